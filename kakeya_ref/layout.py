@@ -105,7 +105,7 @@ def lattice_count(codec: Codec) -> int:
     """
     q = codec.integer("q")
     block = LATTICE_BLOCK[codec.id]
-    integer = ((2 * q + 1) ** block + 1) // 2
+    integer: int = ((2 * q + 1) ** block + 1) // 2
     return integer if block == 4 else integer + q * (2 * q) ** 7
 
 

@@ -70,10 +70,12 @@ def parse_codec(text: str | Codec) -> Codec:
     params: list[tuple[str, ParamValue]] = []
     shown: list[str] = []
     for name, rule in declared.items():
-        value = _value(codec_id, name, given[name], rule) if name in given else rule["default"]
-        params.append((name, value))
-        if value != rule["default"]:
-            shown.append(f"{name}={value}")
+        chosen: ParamValue = rule["default"]
+        if name in given:
+            chosen = _value(codec_id, name, given[name], rule)
+        params.append((name, chosen))
+        if chosen != rule["default"]:
+            shown.append(f"{name}={chosen}")
     canonical = codec_id + (":" + ",".join(shown) if shown else "")
     return Codec(codec_id, tuple(params), canonical)
 

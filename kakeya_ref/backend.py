@@ -1,0 +1,74 @@
+"""The reference behind the public backend door."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kakeya_ref.bits import read_page, write_page
+from kakeya_ref.codecs import d4, e8, fp8, int, raw, scalar
+from kakeya_ref.contract import as_pages, as_vectors
+from kakeya_ref.types import Basis, PageLayout, Support
+
+CODECS: dict[str, ModuleType] = {
+    "raw": raw,
+    "fp8": fp8,
+    "int": int,
+    "scalar": scalar,
+    "d4": d4,
+    "e8": e8,
+}
+
+
+class ReferenceBackend:
+    """Readable, slow, and by definition right wherever spec and vectors are silent."""
+
+    name = "ref"
+    profile = "exact"
+
+    def supports(self, layout: PageLayout) -> Support:
+        """The reference reads and writes every registered codec."""
+        return Support(True)
+
+    def encode(
+        self,
+        x: NDArray[Any],
+        layout: PageLayout,
+        *,
+        positions: NDArray[np.int64] | None = None,
+        tables: Any = None,
+    ) -> NDArray[np.uint8]:
+        """Page bodies of vectors; see :meth:`kakeya_ref.contract.Backend.encode`.
+
+        Rule: rate.bytes.true, encode.batch.independent, encode.input.untouched
+        """
+        wide = as_vectors(x, layout)
+        if len(wide) == 0:
+            return np.zeros((0, layout.nbytes), dtype=np.uint8)
+        fields = CODECS[layout.codec.id].encode(wide, layout)
+        return write_page(layout, fields, len(wide))
+
+    def decode(
+        self,
+        pages: NDArray[np.uint8] | bytes,
+        layout: PageLayout,
+        *,
+        basis: Basis = "vectors",
+        positions: NDArray[np.int64] | None = None,
+        tables: Any = None,
+    ) -> NDArray[np.float32]:
+        """Vectors or coefficients of page bodies; see :meth:`kakeya_ref.contract.Backend.decode`.
+
+        Rule: decode.bytes.only
+        """
+        body = as_pages(pages, layout)
+        if len(body) == 0:
+            return np.zeros((0, layout.tokens, layout.head_dim), dtype=np.float32)
+        codec = CODECS[layout.codec.id]
+        y: NDArray[np.float32] = codec.coefficients(read_page(layout, body), layout)
+        if basis == "vectors":
+            y = codec.vectors(y, layout)
+        return y

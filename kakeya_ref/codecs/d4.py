@@ -1,0 +1,59 @@
+"""``d4``: signs, Hadamard, one gain byte, the nearest point of D4 inside a cube per block of 4."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kakeya_ref import lattice
+from kakeya_ref.layout import lattice_count
+from kakeya_ref.rotation import rotate, unrotate
+from kakeya_ref.scaling import gain_byte, gain_of, reciprocal_of, rms
+from kakeya_ref.tables import lattice_step
+from kakeya_ref.types import PageLayout
+
+F32 = NDArray[np.float32]
+U64 = NDArray[np.uint64]
+
+
+def encode(x: F32, layout: PageLayout) -> dict[str, U64]:
+    """Fields of vectors (N, P, D).
+
+    Rule: d4.nearest.inside, d4.nearest.tie, d4.index.bijective, d4.step.table, scale.rms,
+    scale.byte.zero
+    """
+    d, q = layout.head_dim, layout.codec.integer("q")
+    y = rotate(x.reshape(-1, d), layout.codec.integer("seed"))
+    scale = gain_byte(rms(y))
+    _, kinv = lattice_step("d4", q)
+    z = y * (reciprocal_of(scale) * kinv)[:, None]
+    c, _ = lattice.nearest_even(z.reshape(-1, 4), -q, q)
+    index = np.where(np.repeat(scale == 0, d // 4), np.uint64(0), lattice.rank_even(c, q))
+    return {"scales": scale.astype(np.uint64), "index": index}
+
+
+def coefficients(fields: dict[str, U64], layout: PageLayout) -> F32:
+    """Coefficients of fields: lattice point times step.
+
+    Rule: d4.decode.product, d4.index.range, d4.index.bijective, scale.byte.zero
+
+    Raises
+    ------
+    Malformed
+        An index that names no point.
+    """
+    q, index = layout.codec.integer("q"), fields["index"].ravel()
+    lattice.check_range(index, lattice_count(layout.codec), "d4.index.range")
+    point = lattice.unrank_even(index, q, 4).astype(np.float32)
+    point = point.reshape(-1, layout.tokens, layout.head_dim)
+    scale = fields["scales"].reshape(-1, layout.tokens, 1).astype(np.uint8)
+    kappa, _ = lattice_step("d4", q)
+    return np.where(scale == 0, np.float32(0), point * (gain_of(scale) * kappa))
+
+
+def vectors(y: F32, layout: PageLayout) -> F32:
+    """Vectors of coefficients.
+
+    Rule: hadamard.scale.once
+    """
+    return unrotate(y.reshape(-1, layout.head_dim), layout.codec.integer("seed")).reshape(y.shape)
