@@ -1,0 +1,51 @@
+# Two targets do everything on a machine with Python 3.11, make and gcc: `make demo`, `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: setup demo test lint types imports unit conform bench quality clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Kakeya needs Python 3.11+"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/kakeya demo --out demo-out
+
+test: lint types imports conform unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports --no-cache
+
+# Every backend passes the door that is open to third parties.
+conform: setup
+	$(BIN)/python -m kakeya_conformance ref --profile quick
+	$(BIN)/python -m kakeya_conformance numba --profile standard
+	$(BIN)/python -m kakeya_conformance torch --profile quick
+
+# Last, so that the closing line of a run counts its tests.
+unit: setup
+	$(BIN)/python -m pytest -n 2 --doctest-modules kakeya_ref tests
+
+bench: setup
+	$(BIN)/python -m benchmarks.speed
+
+quality: setup
+	$(BIN)/python -m benchmarks.quality
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo-out
