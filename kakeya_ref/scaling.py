@@ -70,12 +70,14 @@ def gain_byte_above(gain: F32) -> NDArray[np.uint8]:
 
 
 def refuse_gain(gain: F32, top: np.float32, rule: str) -> None:
-    """Refuse vectors too large for the grid.
+    """Refuse vectors too large for the grid, their gain infinite or NaN included.
 
     Rule: scale.byte.range, fp8.scale.up
     """
-    if (gain > top).any():
-        token = int(np.argmax(gain > top))
+    # Not "gain > top": the butterflies of huge inputs reach inf - inf, and NaN compares false.
+    refused = ~(gain <= top)
+    if refused.any():
+        token = int(np.argmax(refused))
         raise RangeError(rule, f"gain {float(gain[token])} of vector {token} is above {top}")
 
 
