@@ -1,0 +1,67 @@
+"""Tensors in and out for backends that only know arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kakeya_ref.errors import Malformed, ShapeError
+from kakeya_ref.types import PageLayout
+
+
+def with_tensors(backend: Any) -> Any:
+    """The backend itself if it takes tensors, else one that converts for it."""
+    return backend if hasattr(backend, "encode_tensor") else TensorBridge(backend)
+
+
+class TensorBridge:
+    """A backend of arrays with the tensor methods added, through host memory.
+
+    Everything else is the backend's own.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self.inner = backend
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":  # absent only while being copied
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def encode_tensor(self, x: Any, layout: PageLayout, out: Any = None) -> Any:
+        """Page bodies of a float tensor (N, P, D); see the torch backend.
+
+        Rule: num.input.widen
+        """
+        import torch
+
+        if not isinstance(x, torch.Tensor) or not x.dtype.is_floating_point:
+            raise ShapeError("num.input.widen", "vectors are a float tensor")
+        body = self.inner.encode(x.detach().to("cpu", torch.float32).numpy(), layout)
+        return _give(torch.from_numpy(body).to(x.device), out)
+
+    def decode_tensor(
+        self,
+        pages: Any,
+        layout: PageLayout,
+        *,
+        basis: str = "vectors",
+        dtype: Any = None,
+        out: Any = None,
+    ) -> Any:
+        """Numbers of page bodies (N, nbytes); see the torch backend."""
+        import torch
+
+        if not isinstance(pages, torch.Tensor):
+            raise Malformed("page.length.exact", "pages are a uint8 tensor")
+        y = torch.from_numpy(self.inner.decode(pages.cpu().numpy(), layout, basis=basis))
+        return _give(y.to(pages.device, dtype or torch.float32), out)
+
+
+def _give(result: Any, out: Any) -> Any:
+    if out is None:
+        return result
+    if out.shape != result.shape:
+        raise ShapeError(
+            "page.shape.exact", f"out is {tuple(out.shape)}, want {tuple(result.shape)}"
+        )
+    return out.copy_(result)

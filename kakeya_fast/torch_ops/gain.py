@@ -1,0 +1,88 @@
+"""The gain byte, and the ordered sum behind it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kakeya_ref.tables import gain_grid, gain_midpoints
+
+
+def halving_sum(a: Tensor) -> Tensor:
+    """Sum over the last axis: the upper half is folded onto the lower until one is left.
+
+    Rule: num.sum.halving, num.fp32.no-fma
+
+    Parameters
+    ----------
+    a : (..., n) float32
+
+    Returns
+    -------
+    (...) float32
+    """
+    n = a.shape[-1]
+    while n > 1:
+        h = (n + 1) // 2
+        folded = a[..., : n - h] + a[..., h:n]
+        # An odd middle value waits for the next round.
+        a = folded if n == 2 * h else torch.cat((folded, a[..., n - h : h]), dim=-1)
+        n = h
+    return a[..., 0]
+
+
+class Gain:
+    """Scale bytes on one device.
+
+    Rule: scale.byte.grid, scale.byte.zero, scale.byte.midpoint, scale.byte.range,
+    scale.byte.reciprocal, scale.rms, fp8.scale.up
+    """
+
+    def __init__(self, d: int, device: torch.device) -> None:
+        grid, middle = gain_grid(), gain_midpoints()
+        self.grid = torch.tensor(grid, device=device)
+        self.reciprocals = torch.tensor(grid[(256 - torch.arange(256).numpy()) % 256])
+        self.reciprocals = self.reciprocals.to(device)
+        self.middle = torch.tensor(middle[1:256], device=device)
+        self.limit = torch.tensor(middle[256], device=device)
+        # Held as tensors: torch on CUDA multiplies by the reciprocal of a Python divisor.
+        self.count = torch.tensor(float(d), device=device)
+        self.share = torch.tensor(1 / 448, dtype=torch.float32, device=device)
+
+    def of_rms(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Nearest byte of each vector's rms.
+
+        Parameters
+        ----------
+        y : (N, P, D) float32
+
+        Returns
+        -------
+        byte : (N, P) uint8
+        bad : (N, P) bool
+            Above the grid; NaN too, which a butterfly of infinities makes.
+        """
+        rms = (halving_sum(y * y) / self.count).sqrt()
+        byte = torch.bucketize(rms, self.middle).to(torch.uint8)
+        return byte, ~(rms <= self.limit)
+
+    def of_peak(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest byte that brings the largest magnitude to 448 or less.
+
+        Returns
+        -------
+        byte : (N, P) uint8
+        bad : (N, P) bool
+        """
+        gain = x.abs().amax(dim=-1) * self.share
+        byte = 1 + torch.bucketize(gain, self.grid[1:])
+        byte = torch.where(gain == 0, 0, byte.clamp(max=255)).to(torch.uint8)
+        return byte, gain > self.grid[255]
+
+    def value(self, byte: Tensor) -> Tensor:
+        """Gain of each byte, 0 for byte 0. uint8 -> float32"""
+        return self.grid[byte.int()]
+
+    def reciprocal(self, byte: Tensor) -> Tensor:
+        """``S[256 - b]``, 0 for byte 0: encoders multiply, never divide. uint8 -> float32"""
+        return self.reciprocals[byte.int()]
