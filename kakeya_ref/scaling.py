@@ -55,7 +55,7 @@ def gain_byte(gain: F32) -> NDArray[np.uint8]:
 
 
 def gain_byte_above(gain: F32) -> NDArray[np.uint8]:
-    """Smallest byte whose gain is not below ``gain``; 0 only for 0.
+    """Smallest byte from 1 up whose gain is not below ``gain``.
 
     Rule: fp8.scale.up
 
@@ -65,8 +65,7 @@ def gain_byte_above(gain: F32) -> NDArray[np.uint8]:
         A gain above the top of the grid.
     """
     refuse_gain(gain, gain_grid()[255], "fp8.scale.up")
-    byte = 1 + np.searchsorted(gain_grid()[1:], gain, side="left")
-    return np.where(gain == 0, 0, byte).astype(np.uint8)
+    return (1 + np.searchsorted(gain_grid()[1:], gain, side="left")).astype(np.uint8)
 
 
 def refuse_gain(gain: F32, top: np.float32, rule: str) -> None:

@@ -21,7 +21,8 @@ def encode(x: F32, layout: PageLayout) -> dict[str, U64]:
     """
     rows = x.reshape(-1, layout.head_dim)
     peak = np.abs(rows).max(axis=1, initial=0.0)
-    scale = gain_byte_above(peak * np.float32(1 / 448))
+    # A subnormal peak may give gain 0 and is still no zero vector.
+    scale = np.where(peak == 0, np.uint8(0), gain_byte_above(peak * np.float32(1 / 448)))
     codes = round_e4m3(rows * reciprocal_of(scale)[:, None])
     codes = np.where(scale[:, None] == 0, np.uint8(0), codes)  # a -0 would leave its sign bit
     return {"scales": scale.astype(np.uint64), "codes": codes.astype(np.uint64)}
