@@ -30,6 +30,7 @@ class Fp8:
         scaled = x * self.gain.reciprocal(byte)[..., None]
         # torch casts what is beyond 448 to NaN; the format saturates.
         codes = scaled.clamp(-448.0, 448.0).to(torch.float8_e4m3fn).view(torch.uint8)
+        codes = torch.where(byte[..., None] == 0, 0, codes)  # a -0 would leave its sign bit
         return {"scales": byte, "codes": codes.flatten(1)}, bad
 
     def coefficients(self, pages: Tensor) -> tuple[Tensor, Tensor]:
