@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 from kakeya_fast import env, registry
@@ -13,6 +14,7 @@ from kakeya_ref.errors import KakeyaError, Unsupported
 LOG = logging.getLogger("kakeya")
 
 _ready: dict[tuple[str, str], Any] = {}
+_lock = threading.Lock()
 
 
 def get_backend(name: str = "auto", device: str = "cpu") -> Any:
@@ -97,11 +99,12 @@ def _automatic(device: str) -> Any:
 
 def _open(info: registry.BackendInfo, device: str) -> Any:
     key = (info.name, device)
-    if key not in _ready:
-        backend = info.load(device)
-        power_on(backend)
-        _ready[key] = with_tensors(backend)
-    return _ready[key]
+    with _lock:
+        if key not in _ready:
+            backend = info.load(device)
+            power_on(backend)
+            _ready[key] = with_tensors(backend)
+        return _ready[key]
 
 
 def _overview(device: str) -> str:
