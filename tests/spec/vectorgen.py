@@ -1,8 +1,8 @@
 """Maker of frozen vectors: ``scaffold | add | check``. No existing id is ever rewritten.
 
-    python tests/spec/vectorgen.py scaffold e8 nearest      prints a draft
-    python tests/spec/vectorgen.py add draft.json           ids, validation, manifest
-    python tests/spec/vectorgen.py check                    compares with the reference, writes nothing
+    python tests/spec/vectorgen.py scaffold e8 nearest   prints a draft
+    python tests/spec/vectorgen.py add draft.json        ids, validation, manifest
+    python tests/spec/vectorgen.py check                 against the reference; writes nothing
 
 A draft is a vector file whose cases have no id. A case of origin ``ref@...`` may leave ``expect``
 out: the reference fills it in, and a human reviews the diff. Hand cases bring their own.
@@ -20,9 +20,8 @@ import vectorcheck as vc
 
 MANIFEST = vc.VECTORS / "MANIFEST.sha256"
 FILE_LIMIT, TOTAL_LIMIT = 64 * 1024, 1024 * 1024
-ORDER = (
-    "id op rules level origin comment flags verdict codec head_dim tokens shape args input expect"
-).split()
+ORDER = ["id", "op", "rules", "level", "origin", "comment", "flags", "verdict"]
+ORDER += ["codec", "head_dim", "tokens", "shape", "args", "input", "expect"]
 
 
 def scaffold(codec: str, topic: str) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def pin(case: dict[str, Any]) -> None:
 
 
 def manifest() -> str:
-    """``sha256  cases  path`` of every vector file, then of the normative tables."""
+    """``sha256  cases  path`` of every vector file."""
     lines = []
     for path in vc.vector_files():
         data = path.read_bytes()
