@@ -1,0 +1,192 @@
+"""Inputs that sit exactly on a decision boundary of a codec.
+
+Rotated codecs are driven through the exact inverse: in a block of ``4^k`` the Hadamard constant
+is a power of two, so a coded vector of few significant bits, or with one nonzero coordinate, or
+proportional to one row of the matrix, survives inverse and forward transform without rounding.
+With two such blocks (80 = 64 + 16) the larger one sets the gain and the smaller one holds the tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kakeya_conformance.oracle import ROTATED, blocks, hadamard_matrix, ideal_vectors
+from kakeya_ref.tables import gain_grid, gain_midpoints, lattice_step, lloyd_max
+from kakeya_ref.types import PageLayout
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+Recipe = Callable[[np.random.Generator, int, PageLayout], F32]
+EXACT_DIMS = (16, 64, 80, 256, 320)
+PAIRED_DIMS = (80, 320)
+
+
+def recipes_for(layout: PageLayout) -> dict[str, Recipe]:
+    """Boundary recipes that apply to this layout."""
+    d, codec = layout.head_dim, layout.codec.id
+    found: list[Recipe] = []
+    if codec == "raw" and layout.codec["dtype"] != "f32":
+        found = [raw_halves]
+    elif codec == "fp8":
+        found = [fp8_halves, fp8_scale_edges]
+    elif codec == "int":
+        found = [int_halves]
+    elif codec in ROTATED and d in EXACT_DIMS:
+        found = [small_integers]
+        if len(blocks(d)) == 1:
+            found.append(gain_midpoints_exact)
+        elif codec == "scalar":
+            found.append(scalar_thresholds)
+        else:
+            found.append(lattice_halves)
+    return {recipe.__name__: recipe for recipe in found}
+
+
+def raw_halves(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """Half-way between two neighbouring stored values; every second one rounds down."""
+    shape = (n, layout.tokens, layout.head_dim)
+    if layout.codec["dtype"] == "f16":
+        low = rng.integers(0, 0x7BFF, shape, dtype=np.uint16)
+        a = low.view(np.float16).astype(np.float32)
+        b = (low + np.uint16(1)).view(np.float16).astype(np.float32)
+        x = (a + b) * np.float32(0.5)
+    else:
+        high = rng.integers(0, 0x7F7F, shape, dtype=np.uint32)
+        x = ((high << np.uint32(16)) | np.uint32(0x8000)).view(np.float32)
+    return _either_sign(rng, x)
+
+
+def fp8_halves(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """Half-way between neighbouring e4m3 values, under a gain that is a power of two."""
+    code = rng.integers(0, 0x7E, (n, layout.tokens, layout.head_dim))
+    x = (_e4m3(code) + _e4m3(code + 1)) * 0.5
+    x[..., 0] = 440.0  # between S[b-1] * 448 and S[b] * 448 whatever the rounding of 1/448
+    power = rng.integers(-15, 15, (n, layout.tokens, 1))
+    return _either_sign(rng, (x * 2.0**power).astype(np.float32))
+
+
+def fp8_scale_edges(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """The largest value of a vector is 448 times a gain of the grid, or one ulp beside it."""
+    x = rng.standard_normal((n, layout.tokens, layout.head_dim)).astype(np.float32)
+    byte = rng.integers(1, 256, (n, layout.tokens))
+    peak = _hit(gain_grid()[byte], np.float32(1 / 448), rng)
+    x *= (peak / np.float32(8))[..., None]
+    x = np.clip(x, -peak[..., None], peak[..., None])
+    x[..., 0] = peak
+    return x.astype(np.float32)
+
+
+def int_halves(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """``lo + (k + 1/2) * step`` with dyadic lo and step, so that every code is a tie."""
+    top = 2 ** layout.codec.integer("b") - 1
+    shape = (n, layout.tokens, layout.head_dim)
+    halves = rng.integers(0, 2 * top + 1, shape).astype(np.float64) / 2
+    # Both ends of the range stand in every group, whichever way groups run.
+    token, channel = np.indices(shape[1:])
+    halves[:, (token + channel) % 8 == 0] = 0
+    halves[:, (token + channel) % 8 == 1] = top
+    power = int(rng.integers(-8, 4))
+    return ((halves + int(rng.integers(-8, 8))) * 2.0**power).astype(np.float32)
+
+
+def small_integers(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """Coded coordinates are small multiples of one short number: equal errors abound."""
+    reach = int(rng.integers(1, 5))
+    k = rng.integers(-reach, reach + 1, (n, layout.tokens, layout.head_dim)).astype(np.float64)
+    v = rng.integers(2**9, 2**10, (n, layout.tokens, 1)) * 2.0**-9
+    return _through_inverse(k * v, layout)
+
+
+def gain_midpoints_exact(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """The gain is a midpoint of the grid, or one ulp above or below it."""
+    byte = rng.integers(1, 257, (n, layout.tokens))
+    gain = gain_midpoints()[byte]
+    step = rng.integers(-1, 2, byte.shape)
+    toward = np.where(step > 0, np.float32(np.inf), np.float32(0))
+    gain = np.where(step == 0, gain, np.nextafter(gain, toward))
+    gain = np.minimum(gain, gain_midpoints()[256])
+    y = np.zeros((n, layout.tokens, layout.head_dim))
+    at = rng.integers(0, layout.head_dim, (n, layout.tokens, 1))
+    np.put_along_axis(y, at, gain[..., None] * np.sqrt(layout.head_dim), axis=-1)
+    return _through_inverse(y, layout)
+
+
+def scalar_thresholds(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """One coordinate over the gain is exactly a Lloyd-Max threshold, or one ulp beside it."""
+    _, thresholds = lloyd_max(layout.codec.integer("b"))
+    target = thresholds[rng.integers(0, len(thresholds), (n, layout.tokens))]
+    return _tie_in_last_block(rng, layout, target, lambda byte: gain_grid()[256 - byte], True)
+
+
+def lattice_halves(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """Lattice coordinates are exactly k/4 of one magnitude: rounding and coset ties."""
+    _, kinv = lattice_step(layout.codec.id, layout.codec.integer("q"))
+    reach = 2.0 * float(kinv)  # what the last block can hold without moving the gain
+    top = max(1, min(int(reach * 4), 4 * layout.codec.integer("q") + 3))
+    quarters = rng.integers(1, top + 1, (n, layout.tokens))
+    target = (quarters / 4).astype(np.float32)
+    return _tie_in_last_block(
+        rng, layout, target, lambda byte: gain_grid()[256 - byte] * kinv, False
+    )
+
+
+def _tie_in_last_block(
+    rng: np.random.Generator,
+    layout: PageLayout,
+    target: F32,
+    multiplier: Callable[[NDArray[np.int64]], F32],
+    one_hot: bool,
+) -> F32:
+    """Vectors whose last block, times the encoder's multiplier, holds ``target`` exactly."""
+    d, last = layout.head_dim, blocks(layout.head_dim)[-1]
+    byte = rng.integers(100, 140, target.shape)
+    gain = gain_grid()[byte].astype(np.float64)
+    value = _hit(target, multiplier(byte), rng).astype(np.float64)
+    y = np.zeros((*target.shape, d))
+    if one_hot:
+        at = rng.integers(d - last, d, (*target.shape, 1))
+        np.put_along_axis(y, at, value[..., None], axis=-1)
+    else:
+        rows = np.sign(hadamard_matrix(last))[rng.integers(0, last, target.shape)]
+        y[..., d - last :] = rows * value[..., None]
+    rest = d * gain**2 - (y**2).sum(axis=-1)
+    first = np.sqrt(np.maximum(rest, 0) / (d - last))
+    # Constant in the larger block, with few bits: one nonzero vector channel after the inverse.
+    y[..., : d - last] = _short(first)[..., None]
+    return _through_inverse(y, layout)
+
+
+def _hit(target: F32, multiplier: F32 | np.float32, rng: np.random.Generator) -> F32:
+    """fp32 ``v`` with ``v * multiplier == target`` where one exists, else next to it."""
+    guess = (target.astype(np.float64) / np.float64(multiplier)).astype(np.float32)
+    best = guess.copy()
+    for candidate in (
+        np.nextafter(guess, np.float32(-np.inf)),
+        np.nextafter(guess, np.float32(np.inf)),
+    ):
+        best = np.where(candidate * multiplier == target, candidate, best)
+    exact = rng.random(target.shape) < 0.7
+    return np.where(exact, best, np.nextafter(best, np.float32(np.inf)))
+
+
+def _through_inverse(y: F64, layout: PageLayout) -> F32:
+    return ideal_vectors(y, layout).astype(np.float32)
+
+
+def _short(x: F64) -> F64:
+    """Ten significant bits."""
+    power = np.exp2(np.floor(np.log2(np.maximum(x, 2.0**-60))) - 9)
+    out: F64 = np.round(x / power) * power
+    return out
+
+
+def _either_sign(rng: np.random.Generator, x: F32) -> F32:
+    return np.where(rng.random(x.shape) < 0.5, x, -x).astype(np.float32)
+
+
+def _e4m3(code: NDArray[np.int64]) -> F64:
+    exponent, mantissa = code >> 3, code & 7
+    return np.where(exponent == 0, mantissa * 2.0**-9, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))

@@ -1,0 +1,268 @@
+"""Writing: vectors in, the right bytes out, or a named refusal."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kakeya_conformance import strategies
+from kakeya_conformance.boundaries import EXACT_DIMS, PAIRED_DIMS
+from kakeya_conformance.compare import refuses, same_bytes, want
+from kakeya_conformance.model import NotApplicable, check
+from kakeya_conformance.oracle import GAINED
+from kakeya_conformance.trial import Trial
+from kakeya_ref.errors import RangeError, ShapeError
+
+ENCODE_RULES = [
+    "num.fp32.no-fma",
+    "num.sum.halving",
+    "scale.rms",
+    "scale.byte.reciprocal",
+    "raw.encode.nearest",
+    "fp8.scale.up",
+    "int.group.axis",
+    "int.step.rounded",
+    "scalar.table.lloyd-max",
+    "d4.step.table",
+    "e8.step.table",
+]
+
+
+@check(rules=ENCODE_RULES, level="bits", needs={"encode"}, over="drawn")
+def check_encode__agrees_with_reference(t: Trial) -> None:
+    """Any layout, any vectors: the reference's bytes, or its refusal."""
+    layout = t.draw_layout()
+    t.agree_encode(t.draw(strategies.vectors(layout), "x"), layout)
+
+
+@check(
+    rules=["scalar.code.boundary", "scale.byte.midpoint"],
+    level="tie",
+    needs={"encode"},
+    over="drawn",
+    codecs=["scalar"],
+)
+def check_scalar__ties_go_to_the_lower_code(t: Trial) -> None:
+    """On a Lloyd-Max threshold the lower code is taken."""
+    layout = t.draw_layout(PAIRED_DIMS)
+    t.agree_encode(t.draw(strategies.vectors(layout, ["scalar_thresholds"]), "x"), layout)
+
+
+@check(
+    rules=["scale.byte.midpoint"],
+    level="tie",
+    needs={"encode"},
+    over="drawn",
+    codecs=["scalar", "d4", "e8"],
+)
+def check_scale__midpoints_go_to_the_lower_byte(t: Trial) -> None:
+    """A gain on a midpoint of the grid takes the lower byte; one ulp above, the upper one."""
+    layout = t.draw_layout([d for d in EXACT_DIMS if d not in PAIRED_DIMS])
+    t.agree_encode(t.draw(strategies.vectors(layout, ["gain_midpoints_exact"]), "x"), layout)
+
+
+@check(
+    rules=[
+        "d4.nearest.tie",
+        "e8.nearest.tie",
+        "d4.nearest.inside",
+        "e8.nearest.inside",
+        "e8.coset.tie",
+        "num.round.half-even",
+    ],
+    level="tie",
+    needs={"encode"},
+    over="drawn",
+    codecs=["d4", "e8"],
+)
+def check_lattice__ties_follow_the_rules(t: Trial) -> None:
+    """Equal errors, half-way coordinates and equally near cosets are settled by rule."""
+    layout = t.draw_layout(EXACT_DIMS)
+    recipes = ["small_integers", "lattice_halves"]
+    t.agree_encode(t.draw(strategies.vectors(layout, recipes), "x"), layout)
+
+
+@check(
+    rules=[
+        "num.round.half-even",
+        "raw.encode.nearest",
+        "int.code.clamp",
+        "fp8.code.round",
+        "fp8.scale.up",
+    ],
+    level="tie",
+    needs={"encode"},
+    over="drawn",
+    codecs=["raw", "fp8", "int"],
+)
+def check_rounding__halves_go_to_even(t: Trial) -> None:
+    """Half-way values round to the even neighbour."""
+    codec = t.draw(strategies.rounding_codecs(t.codec_id), "codec")
+    layout = t.draw_layout((8, 24, 64, 96), codec)
+    recipes = ["raw_halves", "fp8_halves", "fp8_scale_edges", "int_halves"]
+    t.agree_encode(t.draw(strategies.vectors(layout, recipes), "x"), layout)
+
+
+@check(rules=["num.subnormal.kept"], level="bits", needs={"encode"})
+def check_encode__keeps_subnormals(t: Trial) -> None:
+    """Subnormal inputs are treated as the numbers they are."""
+    t.agree_encode(t.some("subnormal"))
+    t.agree_encode(t.some("half_subnormal"))
+
+
+@check(
+    rules=["num.subnormal.kept", "raw.range"],
+    level="bits",
+    needs={"encode", "decode"},
+    codecs=["raw"],
+)
+def check_raw__returns_what_it_can_hold(t: Trial) -> None:
+    """Values that the stored type holds, subnormals and -0 included, come back to the bit."""
+    kept = t.decode(t.reference_pages(t.some("subnormal")))
+    again = t.decode(t.encode(kept))
+    want(
+        np.array_equal(again.view(np.uint32), kept.view(np.uint32)),
+        f"{t.layout}: a representable value changed",
+    )
+    want(bool((kept != 0).any()), f"{t.layout}: every subnormal was flushed to zero")
+
+
+@check(rules=["num.input.widen"], level="bits", needs={"encode"})
+def check_encode__widens_float16(t: Trial) -> None:
+    """float16 vectors give the bytes of the same numbers in float32, subnormals included."""
+    for recipe in ("gaussian", "half_subnormal"):
+        narrow = t.some(recipe).astype(np.float16)
+        same_bytes(t.encode(narrow), t.encode(narrow.astype(np.float32)), t.layout)
+
+
+@check(rules=["scale.byte.zero", "int.lo.positive-zero"], level="bits", needs={"encode"})
+def check_encode__zero_vectors(t: Trial) -> None:
+    """Vectors of +0 and of -0 encode as the reference's; where zero has no sign, to zero bytes."""
+    shape = (1, t.layout.tokens, t.layout.head_dim)
+    plus, minus = np.zeros(shape, np.float32), np.full(shape, -0.0, np.float32)
+    t.agree_encode(plus)
+    t.agree_encode(minus)
+    if t.layout.codec.id != "raw":
+        want(not t.encode(plus).any(), f"{t.layout}: zero vectors are not zero bytes")
+        want(not t.encode(minus).any(), f"{t.layout}: -0 vectors are not zero bytes")
+
+
+@check(rules=["num.input.finite"], level="bits", needs={"encode"})
+def check_encode__refuses_nan_and_infinity(t: Trial) -> None:
+    """One NaN or infinity anywhere is refused by rule, float16 included."""
+    p, d = t.layout.tokens, t.layout.head_dim
+    for where in ((0, 0, 0), (1, p - 1, d - 1), (1, p // 2, d // 2)):
+        for value in (np.nan, -np.nan, np.inf, -np.inf):
+            for dtype in (np.float32, np.float16):
+                x = t.some().astype(dtype)
+                x[where] = value
+                with refuses(RangeError, "num.input.finite"):
+                    t.encode(x)
+
+
+@check(rules=["backend.error.atomic"], level="bits", needs={"encode"})
+def check_encode__stays_whole_after_a_refusal(t: Trial) -> None:
+    """A refused call leaves nothing behind: the next one is as if it had not been."""
+    good = t.some()
+    before = t.encode(good).copy()
+    bad = good.copy()
+    bad[-1, -1, -1] = np.nan
+    with refuses(RangeError, "num.input.finite"):
+        t.encode(bad)
+    same_bytes(t.encode(good), before, t.layout)
+
+
+@check(rules=["page.shape.exact", "num.input.widen"], level="bits", needs={"encode"})
+def check_encode__refuses_other_arrays(t: Trial) -> None:
+    """Wrong shapes are ShapeError [page.shape.exact], wrong dtypes ShapeError [num.input.widen]."""
+    x = t.some()
+    odd = (x[0], x[:, :-1], x[:, :, :-8], x[..., None], x.reshape(-1))
+    for wrong in odd:
+        with refuses(ShapeError, "page.shape.exact"):
+            t.encode(wrong)
+    for dtype in (np.float64, np.int32, np.uint8, bool):
+        with refuses(ShapeError, "num.input.widen"):
+            t.encode(x.astype(dtype))
+
+
+@check(
+    rules=["scale.byte.range", "raw.range", "int.range.f16", "fp8.scale.up"],
+    level="bits",
+    needs={"encode"},
+)
+def check_encode__refuses_what_is_too_large(t: Trial) -> None:
+    """The largest vectors are encoded; the next power of two is refused by the codec's rule."""
+    tried = 0
+    x = t.some(n=1)
+    for power in range(8, 127):
+        with np.errstate(over="ignore"):
+            big = x * np.float32(2.0**power)
+        if not np.isfinite(big).all():
+            break
+        t.agree_encode(big)
+        tried += 1
+    want(tried > 0, "nothing was tried")
+    if t.layout.codec.id in GAINED:
+        for value in (np.float32(3e38), np.float32(-3e38)):
+            full = np.full((1, t.layout.tokens, t.layout.head_dim), value, dtype=np.float32)
+            full[..., ::3] *= np.float32(-1)  # sums reach inf - inf
+            with refuses(RangeError, "scale.byte.range", "fp8.scale.up"):
+                t.encode(full)
+
+
+@check(
+    rules=["scale.byte.grid", "scale.rms", "hadamard.scale.once", "fp8.scale.up"],
+    level="bits",
+    needs={"encode", "decode"},
+)
+def check_encode__doubling_doubles(t: Trial) -> None:
+    """Twice the input decodes to exactly twice the output; only scale bytes change, by eight."""
+    x = t.some()
+    one, two = t.encode(x), t.encode(x * np.float32(2))
+    if t.exact:
+        a, b = t.decode(one), t.decode(two)
+        want(
+            np.array_equal((a * np.float32(2)).view(np.uint32), b.view(np.uint32)),
+            f"{t.layout}: decoding twice the input is not twice the output",
+        )
+    if t.layout.codec.id not in GAINED:
+        return
+    scales = t.layout.plane("scales")
+    up = one.copy()
+    up[:, scales.offset : scales.offset + scales.nbytes] += np.uint8(8)
+    if t.exact:
+        same_bytes(two, up, t.layout)
+    else:
+        share = float((two != up).mean())
+        want(share < np.float64(1) / t.layout.head_dim, f"{t.layout}: {share:.2%} bytes moved")
+
+
+@check(
+    rules=["signs.seed.zero", "signs.splitmix64.top-bit"],
+    level="bits",
+    needs={"encode"},
+    over="drawn",
+    codecs=["scalar", "d4", "e8"],
+)
+def check_signs__seeds_over_the_whole_range(t: Trial) -> None:
+    """Any seed of 32 bits gives the reference's signs; seed 0 gives none."""
+    name = {"scalar": "b=2", "d4": "q=5", "e8": "q=5"}[t.codec_id]
+    seed = t.draw(strategies.sign_seeds(), "seed")
+    layout = t.draw_layout((8, 96, 128, 320), f"{t.codec_id}:{name},seed={seed}")
+    t.agree_encode(t.draw(strategies.vectors(layout, ["gaussian"]), "x"), layout)
+
+
+@check(rules=["encode.input.untouched"], level="bits", needs={"encode", "decode"})
+def check_encode__leaves_its_input_alone(t: Trial) -> None:
+    """Neither vectors nor pages are written to, and read-only arrays are taken."""
+    x = t.some("outliers")
+    before = x.tobytes()
+    x.setflags(write=False)
+    pages = t.encode(x)
+    want(x.tobytes() == before, f"{t.layout}: encode changed its input")
+    kept = pages.copy()
+    kept.setflags(write=False)
+    bytes_before = kept.tobytes()
+    t.decode(kept)
+    want(kept.tobytes() == bytes_before, f"{t.layout}: decode changed its input")
+    if not x.size:
+        raise NotApplicable("nothing to change")

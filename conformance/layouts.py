@@ -1,0 +1,68 @@
+"""Fixed layouts of each profile, and what a backend announces."""
+
+from __future__ import annotations
+
+from kakeya_ref.contract import Backend
+from kakeya_ref.layout import page_layout
+from kakeya_ref.registry import codec_ids
+from kakeya_ref.types import PageLayout
+
+# (codec string, head dim, tokens): the default page, then what an implementer forgets first --
+# a head dim that is not a power of two, an odd width, seed 0, the ends of every parameter.
+QUICK: tuple[tuple[str, int, int], ...] = (
+    ("raw", 64, 16),
+    ("raw:dtype=f16", 80, 16),
+    ("raw:dtype=bf16", 72, 16),
+    ("fp8", 64, 16),
+    ("fp8", 80, 32),
+    ("int", 64, 32),
+    ("int:b=3,g=24,axis=channel", 80, 32),
+    ("scalar", 64, 32),
+    ("scalar:b=3,seed=0", 80, 16),
+    ("d4", 64, 32),
+    ("d4:q=3,seed=0", 80, 16),
+    ("e8", 64, 32),
+    ("e8:q=4,seed=7", 80, 16),
+)
+STANDARD: tuple[tuple[str, int, int], ...] = (
+    ("raw:dtype=bf16", 576, 16),
+    ("fp8", 576, 16),
+    ("int:b=8,g=1024", 96, 16),
+    ("int:b=1,g=8", 112, 16),
+    ("int:b=5,g=32,axis=channel", 192, 48),
+    ("scalar:b=1", 96, 16),
+    ("scalar:b=7,seed=4294967295", 112, 16),
+    ("scalar:b=8", 576, 16),
+    ("d4:q=1", 112, 16),
+    ("d4:q=110,seed=2", 192, 16),
+    ("e8:q=1", 8, 16),
+    ("e8:q=110,seed=2", 192, 16),
+    ("e8:q=38", 576, 16),
+)
+DEEP_DIMS = (8, 16, 24, 40, 96, 128, 192, 256, 320, 576)
+
+
+def fixed_layouts(profile: str) -> list[PageLayout]:
+    """Layouts on which every ``layout`` check runs."""
+    rows = list(QUICK)
+    if profile != "quick":
+        rows += STANDARD
+    if profile == "thorough":
+        codecs = dict.fromkeys(text for text, _, _ in (*QUICK, *STANDARD))
+        rows += [(text, d, 16) for text in codecs for d in DEEP_DIMS]
+    return [page_layout(*row) for row in dict.fromkeys(rows)]
+
+
+def announced(backend: Backend) -> dict[str, frozenset[str]]:
+    """Codec id -> features that the backend offers on at least one fixed layout."""
+    found: dict[str, frozenset[str]] = {}
+    probes = fixed_layouts("standard")
+    for codec_id in codec_ids():
+        features: frozenset[str] = frozenset()
+        for layout in probes:
+            if layout.codec.id == codec_id:
+                answer = backend.supports(layout)
+                features |= answer.features if answer.ok else frozenset()
+        if features:
+            found[codec_id] = features
+    return found

@@ -1,0 +1,108 @@
+"""Hypothesis strategies of the suite: layouts over the whole registry range, vectors, bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from kakeya_conformance import pages, recipes
+from kakeya_ref.layout import page_layout
+from kakeya_ref.registry import registry
+from kakeya_ref.types import PageLayout
+
+U8 = NDArray[np.uint8]
+SPECIAL_DIMS = (8, 16, 64, 80, 96, 112, 128, 192, 256, 320, 576)
+LARGEST = 60_000  # values of one example: shapes stay small, examples stay many
+
+
+def head_dims() -> st.SearchStrategy[int]:
+    """Multiples of 8 in 8..576; those of known models and those with exact blocks more often."""
+    return st.one_of(st.sampled_from(SPECIAL_DIMS), st.integers(1, 72).map(lambda k: 8 * k))
+
+
+def codec_strings(codec_id: str) -> st.SearchStrategy[str]:
+    """Codec strings over the whole range of every parameter."""
+    params: dict[str, Any] = registry()["codecs"][codec_id].get("params", {})
+    parts = st.fixed_dictionaries({name: _values(rule) for name, rule in params.items()})
+    return parts.map(
+        lambda chosen: (
+            codec_id + (":" if chosen else "") + ",".join(f"{k}={v}" for k, v in chosen.items())
+        )
+    )
+
+
+def _values(rule: dict[str, Any]) -> st.SearchStrategy[Any]:
+    if "choices" in rule:
+        return st.sampled_from(rule["choices"])
+    step = rule.get("multiple", 1)
+    low, high = -(-rule["min"] // step), rule["max"] // step
+    edges = st.sampled_from([rule["min"], rule["default"], rule["max"]])
+    return st.one_of(edges, st.integers(low, high).map(lambda k: k * step))
+
+
+@st.composite
+def layouts(
+    draw: st.DrawFn, codec_id: str, dims: Sequence[int] = (), codec: str = ""
+) -> PageLayout:
+    """A page layout of one codec."""
+    text = codec or draw(codec_strings(codec_id))
+    d = draw(st.sampled_from(list(dims)) if dims else head_dims())
+    p = draw(st.sampled_from((16, 16, 32, 48, 64)))
+    return page_layout(text, d, p)
+
+
+def page_counts(layout: PageLayout) -> st.SearchStrategy[int]:
+    """N in 0..4, less where pages are large."""
+    most = max(1, min(4, LARGEST // (layout.tokens * layout.head_dim)))
+    return st.sampled_from([*range(1, most + 1), 0])
+
+
+@st.composite
+def vectors(draw: st.DrawFn, layout: PageLayout, only: Sequence[str] = ()) -> NDArray[Any]:
+    """Vectors (N, P, D) from a named recipe, float32 or float16."""
+    known = recipes.recipes_for(layout)
+    name = draw(st.sampled_from([k for k in known if not only or k in only]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**20)))
+    n = draw(page_counts(layout))
+    x = known[name](rng, n, layout)
+    return x
+
+
+@st.composite
+def page_bytes(draw: st.DrawFn, layout: PageLayout) -> U8:
+    """Bytes of the right length: all random, all legal fields, or legal with a few flipped bits."""
+    n = draw(page_counts(layout))
+    kind = draw(st.sampled_from(("legal", "flipped", "random", "zero", "ones")))
+    rng = np.random.default_rng(draw(st.integers(0, 2**20)))
+    if kind == "zero":
+        return np.zeros((n, layout.nbytes), dtype=np.uint8)
+    if kind == "ones":
+        return np.full((n, layout.nbytes), 255, dtype=np.uint8)
+    if kind == "random":
+        return rng.integers(0, 256, (n, layout.nbytes), dtype=np.uint8)
+    body = pages.build(layout, pages.random_fields(layout, n, rng))
+    if kind == "flipped" and body.size:
+        at = rng.integers(0, body.size, 4)
+        body.ravel()[at] ^= (1 << rng.integers(0, 8, 4)).astype(np.uint8)
+    return body
+
+
+def seeds() -> st.SearchStrategy[int]:
+    """Seeds of recipes and fields."""
+    return st.integers(0, 2**20)
+
+
+def sign_seeds() -> st.SearchStrategy[int]:
+    """Seeds of the sign flips: the ends of the range and anything between."""
+    return st.one_of(st.sampled_from([0, 1, 2, 2**31, 2**32 - 1]), st.integers(0, 2**32 - 1))
+
+
+def rounding_codecs(codec_id: str) -> st.SearchStrategy[str]:
+    """Codec strings of the codecs that round numbers; ``raw`` only where it rounds."""
+    if codec_id == "raw":
+        return st.sampled_from(["raw:dtype=f16", "raw:dtype=bf16"])
+    return codec_strings(codec_id)

@@ -1,0 +1,176 @@
+"""What a check is handed: the backend under test, one case, and ways to ask."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from kakeya_conformance import compare, recipes, strategies
+from kakeya_conformance.model import Nonconforming, NotApplicable
+from kakeya_conformance.oracle import Oracle, ideal_vectors
+from kakeya_conformance.vectors import Vector
+from kakeya_ref.contract import Backend
+from kakeya_ref.errors import KakeyaError
+from kakeya_ref.types import Basis, PageLayout
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+Draw = Callable[..., Any]
+
+
+@dataclass
+class Trial:
+    """One case of one check.
+
+    ``target`` names the backend for a fresh process and is empty when nothing does. ``needs``
+    are the features that a drawn layout must offer.
+    """
+
+    backend: Backend
+    target: str
+    oracle: Oracle
+    seed: int
+    codec_id: str = ""
+    needs: frozenset[str] = frozenset()
+    fixed: PageLayout | None = None
+    frozen: Vector | None = None
+    drawer: Draw | None = field(default=None, repr=False)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the backend claims equality with the reference to the bit."""
+        return self.backend.profile == "exact"
+
+    @property
+    def layout(self) -> PageLayout:
+        """The layout of a ``layout`` check."""
+        if self.fixed is None:
+            raise TypeError("this check has no fixed layout")
+        return self.fixed
+
+    @property
+    def vector(self) -> Vector:
+        """The frozen vector of a ``vector`` check."""
+        if self.frozen is None:
+            raise TypeError("this check has no frozen vector")
+        return self.frozen
+
+    def rng(self, label: str = "") -> np.random.Generator:
+        """A generator that depends on seed, layout and label only."""
+        return np.random.default_rng([self.seed, zlib.crc32(f"{self.fixed}/{label}".encode())])
+
+    def some(self, recipe: str = "gaussian", n: int = 2, layout: PageLayout | None = None) -> F32:
+        """Vectors (n, P, D) from a named recipe."""
+        layout = layout or self.layout
+        return recipes.recipes_for(layout)[recipe](self.rng(recipe), n, layout)
+
+    def draw(self, strategy: st.SearchStrategy[Any], label: str) -> Any:
+        """One labelled draw of a ``drawn`` check."""
+        if self.drawer is None:
+            raise TypeError("this check is not drawn")
+        return self.drawer(strategy, label=label)
+
+    def draw_layout(self, dims: Sequence[int] = (), codec: str = "") -> PageLayout:
+        """A layout that the backend supports, over the whole registry range."""
+
+        def offered(layout: PageLayout) -> bool:
+            answer = self.backend.supports(layout)
+            return answer.ok and self.needs <= answer.features
+
+        wanted = strategies.layouts(self.codec_id, dims, codec).filter(offered)
+        layout: PageLayout = self.draw(wanted, "layout")
+        return layout
+
+    def encode(self, x: NDArray[Any], layout: PageLayout | None = None) -> U8:
+        """The backend's pages."""
+        return self.backend.encode(x, layout or self.layout)
+
+    def decode(
+        self,
+        pages: U8 | bytes,
+        layout: PageLayout | None = None,
+        basis: Basis = "vectors",
+    ) -> F32:
+        """The backend's floats."""
+        return self.backend.decode(pages, layout or self.layout, basis=basis)
+
+    def reference_pages(self, x: NDArray[Any], layout: PageLayout | None = None) -> U8:
+        """The reference's pages; the case does not apply where the reference refuses."""
+        pages = self.oracle.encode(x, layout or self.layout)
+        if isinstance(pages, KakeyaError):
+            raise NotApplicable(str(pages))
+        return pages
+
+    def agree_encode(self, x: NDArray[Any], layout: PageLayout | None = None) -> None:
+        """The backend encodes, or refuses, as the reference does.
+
+        Profile ``exact``: equal bytes. Profile ``bounded``: the reference, reading the backend's
+        pages, finds an error no worse than its own.
+        """
+        layout = layout or self.layout
+        wanted = self.oracle.encode(x, layout)
+        got = compare.outcome(lambda: self.backend.encode(x, layout))
+        if isinstance(wanted, KakeyaError):
+            self._same_refusal(got, wanted)
+            return
+        if isinstance(got, KakeyaError):
+            raise Nonconforming(f"{layout}: refused valid vectors: {got}") from got
+        if self.exact:
+            compare.same_bytes(got, wanted, layout)
+            return
+        compare.is_pages(got, layout, len(x))
+        ours, theirs = self.error_of(wanted, x, layout), self.error_of(got, x, layout)
+        compare.no_worse(theirs, ours, f"{layout} encoded")
+
+    def agree_decode(self, pages: U8, layout: PageLayout | None = None) -> None:
+        """The backend decodes, or refuses, as the reference does, in both bases.
+
+        Coefficients are equal to the bit on every profile; vectors on profile ``exact``, and
+        near the float64 ideal on profile ``bounded``.
+        """
+        layout = layout or self.layout
+        bases: tuple[Basis, ...] = ("coefficients", "vectors")
+        for basis in bases:
+            wanted = self.oracle.decode(pages, layout, basis)
+            got = compare.outcome(lambda basis=basis: self.decode(pages, layout, basis))
+            if isinstance(wanted, KakeyaError):
+                self._same_refusal(got, wanted)
+            elif isinstance(got, KakeyaError):
+                raise Nonconforming(f"{layout}: refused valid pages: {got}") from got
+            elif self.exact or basis == "coefficients":
+                compare.same_floats(got, wanted, layout)
+            else:
+                coefficients = self.oracle.decode(pages, layout, "coefficients")
+                if not isinstance(coefficients, KakeyaError):
+                    compare.near_floats(got, ideal_vectors(coefficients, layout), layout)
+
+    def agree_vectors(self, got: Any, wanted: F32, layout: PageLayout | None = None) -> None:
+        """Two decodings of the same page agree: equal, or (profile ``bounded``) near."""
+        layout = layout or self.layout
+        if self.exact:
+            compare.same_floats(got, wanted, layout)
+        else:
+            compare.near_floats(got, wanted.astype(np.float64), layout)
+
+    def error_of(self, pages: U8, x: NDArray[Any], layout: PageLayout | None = None) -> float:
+        """Mean squared error of what the reference reads from these pages."""
+        layout = layout or self.layout
+        read = self.oracle.decode(np.ascontiguousarray(pages), layout)
+        if isinstance(read, KakeyaError):
+            raise Nonconforming(f"{layout}: wrote pages that are refused: {read}")
+        if not x.size:
+            return 0.0
+        return float(np.mean((read.astype(np.float64) - x.astype(np.float64)) ** 2))
+
+    @staticmethod
+    def _same_refusal(got: NDArray[Any] | KakeyaError, wanted: KakeyaError) -> None:
+        kind, rule = type(wanted), wanted.rule
+        if not isinstance(got, KakeyaError):
+            raise Nonconforming(f"want {kind.__name__} [{rule}], got a result")
+        compare.same_refusal(got, kind, (rule,))
