@@ -1,0 +1,143 @@
+"""From a model to its cache: which layers are packed, how they are read, what is refused."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+from transformers.cache_utils import (
+    DYNAMIC_LAYER_TYPE_MAPPING,
+    CacheLayerMixin,
+    get_layer_types_and_kwargs,
+)
+from transformers.modeling_utils import PreTrainedModel
+
+from kakeya_fast.hf.cache import KakeyaCache
+from kakeya_fast.hf.interface import install, takes_registry
+from kakeya_fast.hf.layer import PackedLayer
+from kakeya_fast.hf.policy import Policy
+from kakeya_ref.errors import Unsupported, UsageError
+from kakeya_ref.registry import parse_codec
+from kakeya_ref.types import Codec
+
+LOG = logging.getLogger("kakeya")
+
+
+def build_kakeya_cache(
+    model: PreTrainedModel,
+    k: str | Codec = "scalar:b=4",
+    v: str | Codec = "scalar:b=4",
+    sinks: int = 4,
+    backend: str = "auto",
+    page_tokens: int = 32,
+    attention: Literal["auto", "packed", "dense"] = "auto",
+    offloading: bool = False,
+    offload_only_non_sliding: bool = False,
+) -> KakeyaCache:
+    """A packed cache for a model, to be passed as ``past_key_values``.
+
+    Full-attention layers are packed. Sliding, chunked, linear and shared layers are the
+    library's own. The model's attention is switched to ``kakeya_sdpa`` or ``kakeya_eager``,
+    which serve every other cache as before.
+
+    Rule: cache.plan.library, cache.model.eval, cache.attend.logged
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A decoder in eval mode.
+    k, v : str or Codec
+        Codec strings of keys and values; plain ``raw`` keeps the model's own dtype.
+    sinks : int
+        Leading real tokens of every row kept exact.
+    backend : str
+        Name of a backend; see :func:`kakeya_fast.get_backend`.
+    page_tokens : int
+        Tokens of a page, a multiple of 16.
+    attention : str
+        ``packed`` reads pages tile by tile. ``dense`` decodes all of a layer for each forward,
+        for models that change keys after the cache; there, the tokens of the running call are
+        read exactly and left padding counts as tokens. ``auto`` takes ``packed`` wherever the
+        model calls attention through the library's registry, and logs when it cannot.
+
+    Returns
+    -------
+    KakeyaCache
+
+    Raises
+    ------
+    UsageError
+        A codec string or an option that means nothing.
+    ShapeError
+        A head dim that is not a multiple of 8; a page size that is not a multiple of 16.
+    Unsupported
+        A model in training mode, an encoder-decoder, a model without a KV cache.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise Unsupported("cache.model.kv", f"{type(model).__name__} is not a PreTrainedModel")
+    if model.training:
+        raise Unsupported("cache.model.eval", "the model is in training mode; call model.eval()")
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise Unsupported("cache.model.kv", "encoder-decoder models are not offered")
+    if attention not in ("auto", "packed", "dense"):
+        raise UsageError("cache.option.range", f"attention={attention!r}: auto, packed or dense")
+    config = model.config.get_text_config(decoder=True)
+    reach = _reach(model, attention)
+    policy = Policy(parse_codec(k), parse_codec(v), sinks, page_tokens, backend, reach)
+    layers = _layers(config, policy)
+    if reach == "packed":
+        install(model, config)
+    return KakeyaCache(layers, reach, offloading, offload_only_non_sliding)
+
+
+def _reach(model: PreTrainedModel, attention: str) -> Literal["packed", "dense"]:
+    if attention == "dense":
+        LOG.info("[cache.attend.logged] dense attention, as asked: each forward decodes the cache")
+        return "dense"
+    reason = takes_registry(model)
+    if not reason:
+        return "packed"
+    if attention == "packed":
+        raise Unsupported("cache.attend.handle", f'{reason}; use attention="dense"')
+    LOG.warning("[cache.attend.logged] dense attention: %s", reason)
+    return "dense"
+
+
+def _layers(config: Any, policy: Policy) -> list[Any]:
+    try:
+        types, options = get_layer_types_and_kwargs(config)
+        kinds = [DYNAMIC_LAYER_TYPE_MAPPING[kind] for kind in types]
+    except (AttributeError, KeyError) as error:
+        raise Unsupported("cache.model.kv", f"no cache layers for this model: {error}") from error
+    if not any(issubclass(kind, CacheLayerMixin) for kind in kinds):
+        raise Unsupported("cache.model.kv", "no layer of this model keeps keys and values")
+    layers: list[Any] = []
+    for index, (name, kind, kwargs) in enumerate(zip(types, kinds, options, strict=True)):
+        if name == "full_attention":
+            policy.layouts(*_head_dims(config.per_layer_config[index]))
+            layers.append(PackedLayer(policy, _readers(config, index)))
+        else:
+            layers.append(kind(**kwargs))
+    if "full_attention" not in types:
+        LOG.warning("[cache.plan.library] no full-attention layer: nothing of this model is packed")
+    return layers
+
+
+def _head_dims(config: Any) -> tuple[int, int]:
+    """Sizes of key and value vectors of a layer, as far as its config tells."""
+    rope = getattr(config, "qk_rope_head_dim", None)
+    if rope is not None and getattr(config, "v_head_dim", None):
+        return config.qk_nope_head_dim + rope, config.v_head_dim
+    size = getattr(config, "head_dim", None)
+    size = size or config.hidden_size // config.num_attention_heads
+    return size, size
+
+
+def _readers(config: Any, index: int) -> int:
+    """Attention layers that read what this layer stores."""
+    modes = getattr(config, "kv_sharing_modes", None)
+    if modes is None or modes[index] != "store":
+        return 1
+    kinds = config.layer_types
+    shared = zip(modes, kinds, strict=True)
+    return 1 + sum(mode == "reuse" and kind == kinds[index] for mode, kind in shared)

@@ -1,0 +1,56 @@
+"""The container that goes where the library expects ``past_key_values``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from kakeya_fast.hf.layer import PackedLayer
+from kakeya_fast.hf.report import CacheReport, report
+
+
+class KakeyaCache(Cache):
+    """A ``Cache`` whose full-attention layers hold packed pages.
+
+    Made by :func:`kakeya_fast.hf.build_kakeya_cache`. Everything that a ``DynamicCache`` does
+    works; iterating yields what a ``DynamicCache`` yields, decoded on the way out.
+
+    Parameters
+    ----------
+    layers : list
+        One cache layer per model layer.
+    attention : str
+        ``packed`` or ``dense``: how the packed layers are read.
+    offloading, offload_only_non_sliding : bool
+        As in the library.
+    """
+
+    def __init__(
+        self,
+        layers: list[Any],
+        attention: str = "packed",
+        offloading: bool = False,
+        offload_only_non_sliding: bool = False,
+    ) -> None:
+        super().__init__(
+            layers=layers, offloading=offloading, offload_only_non_sliding=offload_only_non_sliding
+        )
+        self.attention = attention
+
+    def __iter__(self) -> Iterator[tuple[Tensor | None, Tensor | None, Tensor | None]]:
+        for layer in self.layers:
+            if isinstance(layer, PackedLayer):
+                yield *layer.dense(), None
+            else:
+                sliding = getattr(layer, "_sliding_window_tensor", None)
+                yield getattr(layer, "keys", None), getattr(layer, "values", None), sliding
+
+    def report(self) -> CacheReport:
+        """True bytes held, by part.
+
+        Rule: rate.bytes.true
+        """
+        return report(self.layers)

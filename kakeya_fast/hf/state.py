@@ -1,0 +1,176 @@
+"""What one layer remembers: packed pages, exact sinks, an exact tail, and where rows begin."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kakeya_fast.hf.pages import PageStore
+from kakeya_fast.hf.policy import Policy
+
+UNKNOWN = -1
+
+
+class LayerState:
+    """Tensors of one layer and the operations that keep them consistent.
+
+    Cache indices count padding, as the library does. Row ``b`` begins at ``starts[b]``; its
+    sinks follow, then its pages, then what is not packed yet.
+
+    Attributes
+    ----------
+    pages : PageStore
+    sink_k, sink_v : (B, H, sinks, D)
+    tail_k, tail_v : (B, H, W, D)
+        Exact tokens of cache indices ``tail_from .. length``.
+    starts : (B,) int64
+        Cache index of the first real token of each row, ``-1`` until there is one.
+    length : int
+        Tokens seen, padding included.
+    settled : int
+        Tokens below this index are packed, sinks, padding, or in an unfinished page.
+    step_from : (B,) int64
+        Where each row's packed tokens ended before the tokens of the current step were packed.
+    """
+
+    def __init__(self, policy: Policy, k: Tensor, v: Tensor) -> None:
+        self.policy = policy
+        self.dtype, self.device = k.dtype, k.device
+        self.layouts = policy.layouts(k.shape[-1], v.shape[-1], k.dtype)
+        policy.open(self.device, self.layouts)
+        self.pages = PageStore(k.shape[0], k.shape[1], self.layouts, self.device)
+        self.tail_k, self.tail_v = k[:, :, :0].clone(), v[:, :, :0].clone()
+        self.sink_k = k.new_zeros(*k.shape[:2], policy.sinks, k.shape[-1])
+        self.sink_v = v.new_zeros(*v.shape[:2], policy.sinks, v.shape[-1])
+        self.starts = np.full(k.shape[0], UNKNOWN, np.int64)
+        self.step_from = np.zeros(k.shape[0], np.int64)
+        self.length = self.settled = self.tail_from = 0
+
+    @property
+    def batch(self) -> int:
+        """Rows."""
+        return self.tail_k.shape[0]
+
+    @property
+    def heads(self) -> int:
+        """KV heads."""
+        return self.tail_k.shape[1]
+
+    @property
+    def tail(self) -> tuple[Tensor, Tensor]:
+        """Exact K and V of ``tail_from .. length``."""
+        return self.tail_k, self.tail_v
+
+    def append(self, k: Tensor, v: Tensor) -> None:
+        """Put tokens at the end, exactly."""
+        self.tail_k = torch.cat([self.tail_k, k], dim=2)
+        self.tail_v = torch.cat([self.tail_v, v], dim=2)
+        self.length += k.shape[2]
+
+    def undo(self, tokens: int) -> None:
+        """Take back tokens that were appended and not settled."""
+        self.length -= tokens
+        self._keep_tail(self.tail_from, self.length)
+
+    def settle(self, starts: NDArray[np.int64]) -> None:
+        """Pack every page that is complete; fill the sinks.
+
+        Rule: cache.page.never-reencoded, cache.row.independent
+
+        Raises
+        ------
+        RangeError
+            The codec cannot carry a value; nothing has changed.
+        """
+        ends = self._ends(starts)
+        pages = np.maximum(0, (self.length - ends) // self.policy.page_tokens)
+        backend = self.policy.open(self.device, self.layouts)
+        self.pages.append(ends, pages, self.tail, self.tail_from, backend)
+        self.starts, self.step_from = starts, ends
+        self._fill_sinks()
+        self.settled = self.length
+
+    def trim(self, keep: int = 0) -> None:
+        """Drop the exact copies of packed tokens, all but those of the last ``keep`` tokens."""
+        need = min(self.settled, int(self._ends(self.starts).min()))
+        if keep:
+            need = min(need, max(self.tail_from, self.length - keep))
+        if need > self.tail_from:
+            self._keep_tail(need, self.length)
+
+    def crop(self, length: int) -> None:
+        """Forget every token from cache index ``length`` on.
+
+        Rule: cache.crop.short-page, cache.crop.recorded
+        """
+        self.pages.crop(length, self.tail_from)
+        self.length, self.settled = length, min(self.settled, length)
+        self._keep_tail(min(self.tail_from, length), length)
+        self.starts = np.where(self.starts >= length, UNKNOWN, self.starts)
+
+    def select(self, rows: Tensor) -> None:
+        """Take these rows of the batch, in this order."""
+        self.pages.select(rows)
+        index = rows.to(self.tail_k.device)
+        self.tail_k, self.tail_v = self.tail_k[index], self.tail_v[index]
+        self.sink_k, self.sink_v = self.sink_k[index], self.sink_v[index]
+        host = rows.cpu().numpy()
+        self.starts, self.step_from = self.starts[host].copy(), self.step_from[host].copy()
+
+    def to(self, device: torch.device | str) -> None:
+        """Move every tensor, packed ones included."""
+        if self.tail_k.device == torch.device(device):
+            return
+        self.pages.to(device)
+        for name in ("tail_k", "tail_v", "sink_k", "sink_v"):
+            setattr(self, name, getattr(self, name).to(device, non_blocking=True))
+
+    def dense(self) -> tuple[Tensor, Tensor]:
+        """K and V (B, H, length, D): sinks and tail as they came, pages decoded, padding zero."""
+        return self._dense(0), self._dense(1)
+
+    def _dense(self, stream: int) -> Tensor:
+        tail = self.tail[stream]
+        sink = (self.sink_k, self.sink_v)[stream]
+        out = tail.new_zeros(*tail.shape[:2], self.length, tail.shape[3])
+        backend = self.policy.open(self.device, self.layouts)
+        begin = np.where(self.starts == UNKNOWN, self.settled, self._ends(self.starts))
+        ends = np.minimum(begin, self.length)
+        for row, (start, end) in enumerate(zip(self.starts, ends, strict=True)):
+            if start != UNKNOWN:
+                sinks = min(self.policy.sinks, self.length - start)
+                out[row, :, start : start + sinks] = sink[row, :, :sinks]
+            out[row, :, end:] = tail[row, :, end - self.tail_from :]
+        size = self.policy.page_tokens
+        for slot in range(self.pages.used):
+            page = self.pages.decode(slot, slot + 1, stream, backend)
+            for row in range(self.batch):
+                first, n = self.pages.first[row, slot], self.pages.length[row, slot]
+                out[row, :, first : first + n] = page[row, :, : min(n, size)]
+        return out
+
+    def _ends(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        # All tokens seen so far of a row without a start are padding.
+        begin = np.where(starts == UNKNOWN, self.length, starts + self.policy.sinks)
+        return self.pages.ends(begin)
+
+    def _fill_sinks(self) -> None:
+        columns = self.starts[:, None] + np.arange(self.policy.sinks)
+        known = self.starts[:, None] != UNKNOWN
+        fresh = known & (columns >= self.settled) & (columns < self.length)
+        if not fresh.any():
+            return
+        at = np.clip(columns - self.tail_from, 0, self.tail_k.shape[2] - 1)
+        index = torch.from_numpy(at).to(self.device)[:, None, :, None]
+        new = torch.from_numpy(fresh).to(self.device)[:, None, :, None]
+        for name, x in (("sink_k", self.tail_k), ("sink_v", self.tail_v)):
+            old = getattr(self, name)
+            setattr(self, name, torch.where(new, x.gather(2, index.expand_as(old)), old))
+
+    def _keep_tail(self, begin: int, end: int) -> None:
+        # Cloned, so that what is dropped is really freed.
+        part = slice(begin - self.tail_from, max(begin, end) - self.tail_from)
+        self.tail_k, self.tail_v = self.tail_k[:, :, part].clone(), self.tail_v[:, :, part].clone()
+        self.tail_from = begin
