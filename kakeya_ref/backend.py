@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kakeya_ref.bits import read_page, write_page
 from kakeya_ref.codecs import d4, e8, fp8, int, raw, scalar
 from kakeya_ref.contract import as_pages, as_vectors
+from kakeya_ref.errors import UsageError
 from kakeya_ref.types import Basis, PageLayout, Support
 
 CODECS: dict[str, ModuleType] = {
@@ -62,8 +63,10 @@ class ReferenceBackend:
     ) -> NDArray[np.float32]:
         """Vectors or coefficients of page bodies; see :meth:`kakeya_ref.contract.Backend.decode`.
 
-        Rule: decode.bytes.only
+        Rule: decode.bytes.only, decode.basis.known
         """
+        if basis not in get_args(Basis):
+            raise UsageError("decode.basis.known", f"want one of {get_args(Basis)}, got {basis!r}")
         body = as_pages(pages, layout)
         if len(body) == 0:
             return np.zeros((0, layout.tokens, layout.head_dim), dtype=np.float32)
