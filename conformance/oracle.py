@@ -31,12 +31,16 @@ class Oracle:
     def encode(self, x: NDArray[Any], layout: PageLayout) -> U8 | KakeyaError:
         """Pages, or the error that the reference raises."""
         key = ("encode", layout, x.dtype.str, x.shape, x.tobytes())
-        return self._remember(key, lambda: self.reference.encode(x, layout))
+        pages: U8 | KakeyaError = self._remember(key, lambda: self.reference.encode(x, layout))
+        return pages
 
     def decode(self, pages: U8, layout: PageLayout, basis: Basis = "vectors") -> F32 | KakeyaError:
         """Floats, or the error that the reference raises."""
         key = ("decode", layout, basis, pages.shape, pages.tobytes())
-        return self._remember(key, lambda: self.reference.decode(pages, layout, basis=basis))
+        floats: F32 | KakeyaError = self._remember(
+            key, lambda: self.reference.decode(pages, layout, basis=basis)
+        )
+        return floats
 
     def _remember(self, key: Any, compute: Any) -> Any:
         if key not in self._kept:
@@ -80,7 +84,8 @@ def hadamard_matrix(n: int) -> F64:
     h = np.ones((1, 1))
     while len(h) < n:
         h = np.block([[h, h], [h, -h]])
-    return h / np.sqrt(n)
+    out: F64 = h / np.sqrt(n)
+    return out
 
 
 def _transform(y: F64) -> F64:

@@ -68,6 +68,14 @@ def subnormal(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
     return np.where(mixed, x, x + gaussian(rng, n, layout) * np.float32(2.0**-14))
 
 
+def tiniest(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """Vectors whose largest number is a few steps of the smallest subnormal, of either sign."""
+    reach = np.exp2(rng.integers(0, 14, (n, layout.tokens, 1)))
+    shape = (n, layout.tokens, layout.head_dim)
+    steps = np.round(rng.uniform(-1, 1, shape) * reach)
+    return (steps * 2.0**-149).astype(np.float32)
+
+
 def half_subnormal(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
     """Numbers that are subnormal in float16 and normal in float32."""
     return gaussian(rng, n, layout) * np.float32(2.0**-18)
@@ -108,6 +116,7 @@ PLAIN: dict[str, Recipe] = {
         constant,
         one_hot,
         subnormal,
+        tiniest,
         half_subnormal,
         huge,
         random_bits,

@@ -109,9 +109,7 @@ class Report:
             f"({self.backend_profile})   codecs {offers}   features {features}",
             *self._area_lines(),
         ]
-        lines += [line for f in self.unexpected[:SHOWN] for line in _failure_lines(f)]
-        if len(self.unexpected) > SHOWN:
-            lines.append(f"… and {len(self.unexpected) - SHOWN} more failures in the JSON report")
+        lines += self._failure_lines()
         lines += [f"EXPECTED FILE  {text}" for text in self.problems]
         lines += [f"TOO FEW  {text}" for text in self.shortfalls]
         verdict = {
@@ -128,6 +126,18 @@ class Report:
 
     def _that_ran(self) -> list[str]:
         return [name for name, tally in self.checks.items() if tally.ran]
+
+    def _failure_lines(self) -> Iterable[str]:
+        """The first failure of every check, in full; the others are counted."""
+        per_check: dict[str, list[Failure]] = {}
+        for failure in self.unexpected:
+            per_check.setdefault(failure.check, []).append(failure)
+        for failures in list(per_check.values())[:SHOWN]:
+            yield from _failure_lines(failures[0])
+            if len(failures) > 1:
+                yield f"        … and {len(failures) - 1} more cases of this check"
+        if len(per_check) > SHOWN:
+            yield f"… and {len(per_check) - SHOWN} more checks; all of them with --json"
 
     def _area_lines(self) -> Iterable[str]:
         expected = Counter(f.check for f in self.failures if f.expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ class Trial:
         bases: tuple[Basis, ...] = ("coefficients", "vectors")
         for basis in bases:
             wanted = self.oracle.decode(pages, layout, basis)
-            got = compare.outcome(lambda basis=basis: self.decode(pages, layout, basis))
+            got = compare.outcome(partial(self.decode, pages, layout, basis))
             if isinstance(wanted, KakeyaError):
                 self._same_refusal(got, wanted)
             elif isinstance(got, KakeyaError):

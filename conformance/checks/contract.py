@@ -51,7 +51,7 @@ def check_contract__answers_for_every_layout(t: Trial) -> None:
             want(answer.features <= FEATURES, f"{layout}: unknown features {answer.features}")
             want("decode" in answer.features, f"{layout}: decoding is the one required feature")
         else:
-            want(answer.reason, f"{layout}: not supported, but no reason given")
+            want(answer.reason != "", f"{layout}: not supported, but no reason given")
 
 
 @check(rules=["backend.support.honest"], level="bits", over="backend")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 
 from kakeya_conformance import pages, strategies
 from kakeya_conformance.compare import refuses, same_floats, want
 from kakeya_conformance.model import NotApplicable, check
 from kakeya_conformance.trial import Trial
-from kakeya_ref.errors import KakeyaError, Malformed
+from kakeya_ref.errors import KakeyaError, Malformed, UsageError
+from kakeya_ref.types import Basis
 
 PRODUCTS = [
     "raw.decode.exact",
@@ -77,7 +80,8 @@ def check_page__rejects_excess(t: Trial) -> None:
 def check_page__rejects_other_arrays(t: Trial) -> None:
     """Pages are bytes or a two-dimensional uint8 array, nothing that merely has enough bytes."""
     body = t.reference_pages(t.some(n=1))
-    for wrong in (body[0], body[None], body.astype(np.int8), body.astype(np.float32)):
+    others: list[Any] = [body[0], body[None], body.astype(np.int8), body.astype(np.float32)]
+    for wrong in others:
         with refuses(Malformed, "page.length.exact"):
             t.decode(wrong)
 
@@ -174,8 +178,18 @@ def check_decode__refuses_forbidden_fields(t: Trial) -> None:
                 t.decode(pages.build(layout, fields))
 
 
+@check(rules=["decode.basis.known"], level="bits", needs={"decode"})
+def check_decode__refuses_other_bases(t: Trial) -> None:
+    """A basis that is neither vectors nor coefficients is refused, for no page as well."""
+    body = t.reference_pages(t.some(n=1))
+    for name in ("", "vector", "Vectors", "codes"):
+        for some in (body, body[:0]):
+            with refuses(UsageError, "decode.basis.known"):
+                t.decode(some, basis=cast(Basis, name))
+
+
 @check(
-    rules=["decode.basis.known"],
+    rules=["raw.decode.exact", "decode.basis.known"],
     level="bits",
     needs={"decode"},
     codecs=["raw", "fp8", "int"],

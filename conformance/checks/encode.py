@@ -107,6 +107,7 @@ def check_encode__keeps_subnormals(t: Trial) -> None:
     """Subnormal inputs are treated as the numbers they are."""
     t.agree_encode(t.some("subnormal"))
     t.agree_encode(t.some("half_subnormal"))
+    t.agree_encode(t.some("tiniest"))
 
 
 @check(
