@@ -145,7 +145,7 @@ def differences(case: Case) -> list[str]:
     return out
 
 
-def _page_layout(case: Case) -> Any:
+def layout_of(case: Case) -> Any:
     return layout.page_layout(case["codec"], case["head_dim"], case["tokens"])
 
 
@@ -158,26 +158,26 @@ def _decoded(pages: Any, plan: Any) -> dict[str, Any]:
 
 
 def _encode(case: Case) -> dict[str, Any]:
-    plan = _page_layout(case)
+    plan = layout_of(case)
     pages = ReferenceBackend().encode(input_array(case), plan)
     return {"page": pages.tobytes(), **_decoded(pages, plan)}
 
 
 def _decode(case: Case) -> dict[str, Any]:
-    plan = _page_layout(case)
+    plan = layout_of(case)
     if case["verdict"] == "invalid":
         return _decoded(bytes.fromhex(case["input"]["page"]), plan)
     return _decoded(full(case["input"]["page"], case["shape"][0] * plan.nbytes), plan)
 
 
 def _layout(case: Case) -> dict[str, Any]:
-    plan = _page_layout(case)
+    plan = layout_of(case)
     rows = [[p.name, p.offset, p.nbytes, p.width, p.shift] for p in plan.planes]
     return {"planes": rows, "nbytes": plan.nbytes}
 
 
 def _rate(case: Case) -> dict[str, Any]:
-    plan, a = _page_layout(case), case["args"]
+    plan, a = layout_of(case), case["args"]
     return {"nbytes": layout.sequence_nbytes(plan, plan, a["n"], a["sinks"], a["exact_bits"])}
 
 
