@@ -31,6 +31,7 @@ NEEDS: dict[str, set[str]] = {
     "codec": {"cited", "vector"},
     "codec.id.immutable": set(),  # a promise about the future
     "page.head-dim.multiple-of-8": {"cited", "vector"},
+    "page.header.none": {"cited", "vector"},
     "page.tokens.multiple-of-16": {"cited", "vector"},
     "page.stream.order": {"test"},
     "page.table.position": {"cited", "test"},

@@ -1,0 +1,57 @@
+"""Promises of core.md that are about behaviour and not about single bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import vectorcheck as vc
+
+from kakeya_ref import KakeyaError, ReferenceBackend, codec_ids, page_layout
+
+REFUSED = [c for c in vc.all_cases() if c["verdict"] == "invalid"]
+
+
+def vectors(seed: int = 5) -> np.ndarray:
+    return vc.noise(seed, 2 * 16 * 24).reshape(2, 16, 24)
+
+
+@pytest.mark.parametrize("codec", codec_ids())
+def test_pages_do_not_know_where_they_stand(codec: str) -> None:
+    """Rule: page.table.position"""
+    layout, ref = page_layout(codec, 24, 16), ReferenceBackend()
+    here = np.arange(32, dtype=np.int64).reshape(2, 16)
+    pages = ref.encode(vectors(), layout, positions=here)
+    assert np.array_equal(pages, ref.encode(vectors(), layout, positions=here + 4096))
+    there = ref.decode(pages[::-1], layout, positions=here + 7)
+    assert np.array_equal(there, ref.decode(pages, layout, positions=here)[::-1])
+
+
+def test_k_body_stands_before_v_body() -> None:
+    """Rule: page.stream.order"""
+    torch = pytest.importorskip("torch")
+    store = pytest.importorskip("kakeya_fast.hf.pages")
+    k, v = page_layout("scalar:b=3", 24, 16), page_layout("raw", 24, 16)
+    spans = store.PageStore(1, 1, (k, v), torch.device("cpu")).spans
+    assert [(s.start, s.stop) for s in spans] == [(0, k.nbytes), (k.nbytes, k.nbytes + v.nbytes)]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda c: c["id"])
+def test_messages_begin_with_their_rule(case: vc.Case) -> None:
+    """Rule: backend.error.family"""
+    with pytest.raises(KakeyaError) as caught:
+        vc._OPS[case["op"]](case)
+    assert type(caught.value).__name__ == case["expect"]["error"]
+    assert str(caught.value).startswith(f"[{case['expect']['rule']}] ")
+
+
+def test_refused_input_leaves_no_trace() -> None:
+    """Rule: backend.error.atomic"""
+    layout, ref = page_layout("e8", 24, 16), ReferenceBackend()
+    good = ref.encode(vectors(), layout)
+    bad = vectors()
+    bad[1, 15, 23] = np.nan
+    before = bad.tobytes()
+    with pytest.raises(KakeyaError, match="page 1, token 15"):
+        ref.encode(bad, layout)
+    assert bad.tobytes() == before
+    assert np.array_equal(ref.encode(vectors(), layout), good)
