@@ -6,6 +6,8 @@ from __future__ import annotations
 class KakeyaError(ValueError):
     """Base of every error this project raises on purpose.
 
+    Rule: backend.error.family
+
     Parameters
     ----------
     rule : str
