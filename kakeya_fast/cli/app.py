@@ -1,0 +1,81 @@
+"""The commands and what they share: errors without tracebacks, ``--json``, one console."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import click
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from typer.core import TyperGroup
+
+from kakeya_fast.cli.codecs import codecs
+from kakeya_fast.cli.conform import conform
+from kakeya_fast.cli.demo import demo
+from kakeya_fast.cli.inspect import inspect
+from kakeya_fast.cli.quality import quality
+from kakeya_ref.errors import KakeyaError
+
+EXTRA_OF = {
+    "torch": "hf",
+    "transformers": "hf",
+    "safetensors": "hf",
+    "numba": "numba",
+    "matplotlib": "cli",
+    "gguf": "models",
+    "sentencepiece": "models",
+    "kakeya_conformance": "conformance",
+}
+
+
+class Guarded(TyperGroup):
+    """Turns errors raised on purpose, and missing extras, into one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KakeyaError as error:
+            message = str(error)
+        except ModuleNotFoundError as error:
+            module = (error.name or "").partition(".")[0]
+            if module not in EXTRA_OF:
+                raise
+            message = f"this needs {module}: pip install 'kakeya-kv[{EXTRA_OF[module]}]'"
+        typer.echo(f"error: {message}", err=True)
+        raise typer.Exit(2)
+
+
+app = typer.Typer(
+    cls=Guarded,
+    name="kakeya",
+    help="Packed KV caches: formats, quality, conformance.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def options(
+    verbose: bool = typer.Option(False, "--verbose", help="Log choices to stderr."),
+) -> None:
+    """Packed KV caches: formats, quality, conformance."""
+    # A second call (tests, embedding) must not add a second handler.
+    log = logging.getLogger("kakeya")
+    if not log.handlers:
+        log.addHandler(RichHandler(console=Console(stderr=True), show_path=False, show_time=False))
+    log.setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+app.command()(demo)
+app.command()(quality)
+app.command()(codecs)
+app.command()(inspect)
+app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(conform)

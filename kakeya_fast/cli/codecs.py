@@ -1,0 +1,78 @@
+"""``kakeya codecs``: the registry, and what each codec costs."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from kakeya_fast.cli.screen import Json, emit, show
+from kakeya_ref.layout import page_layout
+from kakeya_ref.registry import parse_codec, registry
+
+HEAD_DIMS = (64, 128)
+PAGE_TOKENS = 32
+
+
+def codecs(as_json: Json = False) -> None:
+    """List codecs: parameters, ranges, status and true bits per element of a page."""
+    rows = [_row(name, entry) for name, entry in registry()["codecs"].items()]
+    if as_json:
+        emit({"format": registry()["format"], "page_tokens": PAGE_TOKENS, "codecs": rows})
+        return
+    show(
+        f"Codecs, format {registry()['format']}; true bits per element, pages of {PAGE_TOKENS}",
+        ["codec", "status", "parameters", *[f"D={d}: default" for d in HEAD_DIMS], "least … most"],
+        [
+            (
+                r["id"],
+                r["status"],
+                "; ".join(_range(n, p) for n, p in r["params"].items()) or "none",
+                *[f"{r['bits']['default'][str(d)]:.2f}" for d in HEAD_DIMS],
+                " … ".join(f"{r['bits'][end][str(HEAD_DIMS[0])]:.2f}" for end in ("least", "most")),
+            )
+            for r in rows
+        ],
+    )
+
+
+def _row(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    corners = [
+        dict(zip(_ends(entry), values, strict=True)) for values in product(*_ends(entry).values())
+    ]
+    strings = [_string(name, c) for c in corners]
+    cost = {s: page_layout(s, HEAD_DIMS[0], PAGE_TOKENS).bits_per_element for s in strings}
+    wanted = {"default": name, "least": min(cost, key=cost.__getitem__)}
+    wanted["most"] = max(cost, key=cost.__getitem__)
+    return {
+        "id": name,
+        "number": entry["number"],
+        "status": entry["status"],
+        "since": entry["since"],
+        "params": entry.get("params", {}),
+        "bits": {
+            which: {
+                "codec": str(parse_codec(string)),
+                **{str(d): page_layout(string, d, PAGE_TOKENS).bits_per_element for d in HEAD_DIMS},
+            }
+            for which, string in wanted.items()
+        },
+    }
+
+
+def _ends(entry: dict[str, Any]) -> dict[str, list[Any]]:
+    """Both ends of every range, all choices of a choice; the seed costs nothing."""
+    return {
+        n: p.get("choices") or [p["min"], p["max"]]
+        for n, p in entry.get("params", {}).items()
+        if n != "seed"
+    }
+
+
+def _string(name: str, values: dict[str, Any]) -> str:
+    tail = ",".join(f"{n}={v}" for n, v in values.items())
+    return f"{name}:{tail}" if tail else name
+
+
+def _range(name: str, rule: dict[str, Any]) -> str:
+    span = "|".join(rule["choices"]) if "choices" in rule else f"{rule['min']}..{rule['max']}"
+    return f"{name}={span} ({rule['default']})"

@@ -1,0 +1,159 @@
+"""``kakeya demo``: a real model generating from packed caches, next to the uncompressed one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+
+from kakeya_fast.cli.screen import Json, bar, emit, show
+from kakeya_fast.quality.table import cells, explicit
+
+SETTINGS = (
+    "raw:dtype=bf16",
+    "fp8",
+    "e8:q=10",
+    "int:b=4",
+    "scalar:b=4",
+    "scalar:b=3",
+    "e8:q=3",
+)
+SHOWN = "scalar:b=4"
+CHUNK = 512
+HEADER = (
+    "cache",
+    "true MB",
+    "vs bf16",
+    "bits/element",
+    "ΔPPL % [95 %]",
+    "KL",
+    "top-1 %",
+    "prefill tok/s",
+    "decode tok/s",
+    "same tokens",
+)
+
+
+def demo(
+    model: Annotated[str, typer.Option(help="smollm2-135m, gemma3-270m or a local folder.")] = (
+        "smollm2-135m"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder for demo.json and demo.png.")] = Path(
+        "demo-out"
+    ),
+    ctx: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 2048,
+    tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 48,
+    passages: Annotated[int, typer.Option(help="Passages for the quality columns.")] = 6,
+    passage_tokens: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
+    text: Annotated[str, typer.Option(help="manual, workshop or a UTF-8 file.")] = "manual",
+    as_json: Json = False,
+) -> None:
+    """Generate from packed caches; true bytes, damage and speed on one screen."""
+    from kakeya_fast.quality.models import load_model
+    from kakeya_fast.quality.plot import plot
+    from kakeya_fast.quality.protocol import DEFAULTS, Setting
+    from kakeya_fast.quality.report import write_json
+    from kakeya_fast.quality.run import run, steps
+    from kakeya_fast.quality.texts import load_text
+
+    settings = [Setting.parse(s) for s in SETTINGS]
+    source = load_text(text)
+    loaded = load_model(model)
+    with bar() as progress:
+        total = (1 + len(settings)) * (-(-ctx // CHUNK) + tokens - 1)
+        task = progress.add_task("generating", total=total)
+        result = _generate(loaded, source, settings, ctx, tokens, lambda: progress.advance(task))
+        total = steps(passage_tokens, passages, len(settings), DEFAULTS)
+        measuring = progress.add_task("measuring", total=total)
+        report = run(
+            loaded,
+            source,
+            settings,
+            ctx=passage_tokens,
+            count=passages,
+            step=lambda: progress.advance(measuring),
+        )
+    result["quality"] = report.as_dict()
+    title = f"{loaded.name}, {source.name}, {passages} passages of {passage_tokens} tokens"
+    plot(report.summary(), title, out / "demo.png")
+    write_json(result, out / "demo.json")
+    if as_json:
+        emit(result)
+    else:
+        _show(result, report.summary(), out)
+
+
+def _generate(
+    loaded: Any, source: Any, settings: list[Any], ctx: int, tokens: int, step: Any
+) -> dict[str, Any]:
+    from transformers import DynamicCache
+
+    from kakeya_fast.hf import build_kakeya_cache
+    from kakeya_fast.quality.generate import generate
+    from kakeya_fast.quality.protocol import sizes
+    from kakeya_fast.quality.texts import passages
+
+    (passage,) = passages(loaded.tokens(source.text), loaded.prefix, ctx, 1)
+    rows = []
+    for setting in [None, *settings]:
+        if setting is None:
+            cache = DynamicCache(config=loaded.model.config)
+        else:
+            cache = build_kakeya_cache(loaded.model, k=setting.k, v=setting.v)
+        made = generate(loaded.model, passage.ids, cache, tokens, chunk=CHUNK, step=step)
+        rows.append(
+            {
+                "setting": "uncompressed" if setting is None else str(setting),
+                "text": loaded.tokenizer.decode(made.tokens),
+                "tokens": list(made.tokens),
+                "same_tokens": _same(made.tokens, rows[0]["tokens"] if rows else made.tokens),
+                "prefill_tokens_per_s": made.prefill_rate,
+                "decode_tokens_per_s": made.decode_rate,
+                "sizes": None if setting is None else sizes(cache),
+            }
+        )
+    return {
+        "model": loaded.name,
+        "text": source.name,
+        "prompt_tokens": ctx,
+        "prompt_end": loaded.tokenizer.decode(passage.ids[-40:]),
+        "runs": rows,
+    }
+
+
+def _same(a: tuple[int, ...], b: Any) -> int:
+    """Tokens before the first difference."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), len(a))
+
+
+def _show(result: dict[str, Any], summary: list[dict[str, Any]], out: Path) -> None:
+    base, *packed = result["runs"]
+    speed = (f"{base['prefill_tokens_per_s']:.0f}", f"{base['decode_tokens_per_s']:.1f}", "all")
+    rows = [(base["setting"], *["–"] * 6, *speed)]
+    for run, row in zip(packed, summary, strict=True):
+        size = run["sizes"]
+        dppl, kl, top1 = cells(row)[-3:]
+        rows.append(
+            (
+                explicit(row),
+                f"{size['true_bytes'] / 1e6:.2f}",
+                f"{size['ratio_vs_bf16']:.2f}x",
+                f"{size['bits_per_element']:.2f}",
+                dppl,
+                kl.partition(" ")[0],
+                top1,
+                f"{run['prefill_tokens_per_s']:.0f}",
+                f"{run['decode_tokens_per_s']:.1f}",
+                f"{run['same_tokens']}/{len(run['tokens'])}",
+            )
+        )
+    console = Console()
+    shown = next(r for r in packed if r["setting"] == SHOWN.removesuffix(":b=4"))
+    console.print(Panel("…" + result["prompt_end"], title="end of the prompt", title_align="left"))
+    for name, run in (("uncompressed", base), (SHOWN, shown)):
+        console.print(Panel(run["text"], title=f"{name} goes on", title_align="left"))
+    show(f"{result['model']}: {result['prompt_tokens']} tokens of real text", HEADER, rows)
+    console.print(f"Written: {out / 'demo.json'}, {out / 'demo.png'}")

@@ -1,0 +1,81 @@
+"""``kakeya quality``: what codecs do to a model, by the in-forward protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kakeya_fast.cli.screen import bar, emit, show
+from kakeya_fast.quality.table import HEADER, cells
+from kakeya_ref.errors import UsageError
+
+Many = list[str]
+
+
+def quality(
+    model: Annotated[str, typer.Option(help="smollm2-135m, gemma3-270m or a local folder.")] = (
+        "smollm2-135m"
+    ),
+    k: Annotated[Many | None, typer.Option("--k", help="Codec of keys; repeatable.")] = None,
+    v: Annotated[Many | None, typer.Option("--v", help="Codec of values, one per --k.")] = None,
+    setting: Annotated[
+        Many | None, typer.Option(help="codec or key-codec/value-codec; repeatable.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="manual, workshop or a UTF-8 file.")] = "manual",
+    ctx: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
+    passages: Annotated[int, typer.Option(help="Disjoint passages.")] = 8,
+    chunk: Annotated[int, typer.Option(help="Tokens of a forward pass.")] = 256,
+    warmup: Annotated[int, typer.Option(help="First tokens not counted.")] = 64,
+    sinks: Annotated[int, typer.Option(help="First tokens kept exact.")] = 4,
+    page_tokens: Annotated[int, typer.Option(help="Tokens of a page.")] = 32,
+    backend: Annotated[str, typer.Option(help="auto, numba or torch.")] = "auto",
+    json: Annotated[
+        str | None, typer.Option(help="Write the report here after every passage; - is stdout.")
+    ] = None,
+) -> None:
+    """Measure KL, ΔPPL and top-1 agreement of packed caches at true bytes."""
+    from kakeya_fast.quality.models import load_model
+    from kakeya_fast.quality.protocol import Options
+    from kakeya_fast.quality.run import run, steps
+    from kakeya_fast.quality.texts import load_text
+
+    settings = _settings(k or [], v or [], setting or [])
+    options = Options(chunk, warmup, sinks, page_tokens, backend)
+    source = load_text(text)
+    loaded = load_model(model)
+    out = Path(json) if json and json != "-" else None
+    with bar() as progress:
+        task = progress.add_task(loaded.name, total=steps(ctx, passages, len(settings), options))
+        report = run(
+            loaded,
+            source,
+            settings,
+            ctx=ctx,
+            count=passages,
+            options=options,
+            out=out,
+            step=lambda: progress.advance(task),
+        )
+    if json == "-":
+        emit(report.as_dict())
+        return
+    summary = report.summary()
+    title = f"{loaded.name} on {source.name}: {passages} passages of {ctx}, {_base(summary)}"
+    show(title, HEADER, [cells(row) for row in summary])
+
+
+def _settings(keys: Many, values: Many, pairs: Many) -> list[Any]:
+    from kakeya_fast.quality.protocol import Setting
+
+    if values and len(values) != len(keys):
+        raise UsageError(
+            "cli.quality.pairs", f"{len(keys)} --k and {len(values)} --v do not make pairs"
+        )
+    texts = [f"{a}/{b}" for a, b in zip(keys, values or keys, strict=True)] + pairs
+    return list(dict.fromkeys(Setting.parse(t) for t in texts or ["scalar:b=4"]))
+
+
+def _base(summary: list[dict[str, Any]]) -> str:
+    return f"uncompressed PPL {summary[0]['base_ppl']:.2f}"

@@ -1,0 +1,226 @@
+"""A quality report: every passage's sums, the pooled figures, and all that is needed to redo it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from kakeya_fast.quality import stats
+from kakeya_fast.quality.models import Loaded
+from kakeya_fast.quality.protocol import Options, Score, Setting
+from kakeya_fast.quality.texts import Text
+from kakeya_ref.layout import page_layout
+
+FORMAT = "kakeya-quality/1"
+PROTOCOL = (
+    "In-forward and teacher-forced: the passage runs through the model in chunks, every packed "
+    "layer reads what the codec returned for every completed page; sinks and the unfilled page "
+    "are exact. Compared with the same model on the uncompressed cache, same passages, same "
+    "chunks. KL(base||packed) in nats and the signed change of NLL per token, from the warm-up on; "
+    "95 % intervals by bootstrap over passages. Bytes are the cache's own count of what it keeps "
+    "at the end of a passage: pages, sinks and unfilled pages."
+)
+LIBRARIES = ("kakeya-kv", "torch", "transformers", "numpy", "numba")
+
+
+@dataclass
+class Report:
+    """Result of a run, growing passage by passage."""
+
+    ctx: int
+    passages: int
+    options: Options
+    model: dict[str, Any]
+    text: dict[str, Any]
+    settings: list[Setting]
+    scores: list[Score] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def start(
+        cls,
+        loaded: Loaded,
+        text: Text,
+        tokens: int,
+        settings: Sequence[Setting],
+        ctx: int,
+        passages: int,
+        options: Options,
+    ) -> Report:
+        """An empty report that knows what will be run."""
+        return cls(
+            ctx,
+            passages,
+            options,
+            describe_model(loaded),
+            {
+                "name": text.name,
+                "description": text.description,
+                "sha256": text.sha256,
+                "tokens": tokens,
+            },
+            list(settings),
+            environment=environment(),
+        )
+
+    def key(self) -> dict[str, Any]:
+        """What must be equal for two runs to be parts of one."""
+        return {
+            "ctx": self.ctx,
+            "passages": self.passages,
+            "options": asdict(self.options),
+            "model": self.model["sha256"],
+            "text": self.text["sha256"],
+            "settings": [str(s) for s in self.settings],
+        }
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Pooled figures of every setting that has scores, in the order asked for."""
+        return [row for s in self.settings if (row := self._pool(s))]
+
+    def _pool(self, setting: Setting) -> dict[str, Any] | None:
+        scores = [s for s in self.scores if s.setting == str(setting)]
+        if not scores:
+            return None
+        counts = [s.tokens for s in scores]
+        dnll = stats.pooled([s.dnll for s in scores], counts)
+        kl = stats.pooled([s.kl for s in scores], counts)
+        top1 = stats.pooled([s.agree for s in scores], counts)
+        base = sum(s.base_nll for s in scores) / sum(counts)
+        size = scores[-1].sizes
+        return {
+            "setting": str(setting),
+            "k": setting.k,
+            "v": setting.v,
+            "passages": len(scores),
+            "tokens": sum(counts),
+            "page_bits": _page_bits(setting, self.model["head_dims"], self.options.page_tokens),
+            **size,
+            "base_ppl": math.exp(base),
+            "dppl_percent": {
+                "mean": _percent(dnll.mean),
+                "low": _percent(dnll.low),
+                "high": _percent(dnll.high),
+            },
+            "dnll": asdict(dnll),
+            "kl": asdict(kl),
+            "top1": asdict(top1),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; reading it back and pooling again gives the same figures."""
+        return {
+            "format": FORMAT,
+            "protocol": {
+                "description": PROTOCOL,
+                "ctx": self.ctx,
+                "passages": self.passages,
+                **asdict(self.options),
+                "bootstrap": {"level": stats.LEVEL, "draws": stats.DRAWS, "seed": stats.SEED},
+            },
+            "model": self.model,
+            "text": self.text,
+            "environment": self.environment,
+            "settings": [str(s) for s in self.settings],
+            "summary": self.summary(),
+            "scores": [s.as_dict() for s in self.scores],
+        }
+
+    def write(self, path: Path) -> None:
+        """The report as JSON, replaced atomically: a killed run leaves the last whole passage."""
+        write_json(self.as_dict(), path)
+
+    def resume(self, path: Path) -> set[int]:
+        """Take over the scores of an earlier part of the same run; the passages that are done."""
+        if not path.exists():
+            return set()
+        stored = json.loads(path.read_text("utf-8"))
+        protocol = stored["protocol"]
+        key = {
+            "ctx": protocol["ctx"],
+            "passages": protocol["passages"],
+            "options": {name: protocol[name] for name in asdict(self.options)},
+            "model": stored["model"]["sha256"],
+            "text": stored["text"]["sha256"],
+            "settings": stored["settings"],
+        }
+        if key != self.key():
+            return set()
+        self.scores = [Score(**s) for s in stored["scores"]]
+        return {s.passage for s in self.scores}
+
+
+def describe_model(loaded: Loaded) -> dict[str, Any]:
+    """Name, hash and the shape of the cache."""
+    config = loaded.model.config.get_text_config(decoder=True)
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return {
+        "name": loaded.name,
+        "sha256": loaded.sha256,
+        "dtype": loaded.dtype,
+        "layers": config.num_hidden_layers,
+        "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
+        "head_dims": [head_dim],
+        "layer_types": sorted(set(getattr(config, "layer_types", None) or ["full_attention"])),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and date."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        **versions,
+    }
+
+
+def write_json(data: dict[str, Any], path: Path) -> None:
+    """JSON, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as out:
+        json.dump(data, out, indent=1, allow_nan=False)
+        out.write("\n")
+    os.replace(out.name, path)
+
+
+def _percent(nll: float | None) -> float | None:
+    return None if nll is None else 100 * math.expm1(nll)
+
+
+def _page_bits(setting: Setting, head_dims: list[int], page_tokens: int) -> float:
+    layouts = [page_layout(c, d, page_tokens) for c in (setting.k, setting.v) for d in head_dims]
+    return 8 * sum(x.nbytes for x in layouts) / sum(x.tokens * x.head_dim for x in layouts)
+
+
+def _commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
