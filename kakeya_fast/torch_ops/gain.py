@@ -74,9 +74,11 @@ class Gain:
         byte : (N, P) uint8
         bad : (N, P) bool
         """
-        gain = x.abs().amax(dim=-1) * self.share
+        peak = x.abs().amax(dim=-1)
+        gain = peak * self.share
         byte = 1 + torch.bucketize(gain, self.grid[1:])
-        byte = torch.where(gain == 0, 0, byte.clamp(max=255)).to(torch.uint8)
+        # A subnormal peak may give gain 0 and is still no zero vector.
+        byte = torch.where(peak == 0, 0, byte.clamp(max=255)).to(torch.uint8)
         return byte, gain > self.grid[255]
 
     def value(self, byte: Tensor) -> Tensor:

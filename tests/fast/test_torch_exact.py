@@ -45,6 +45,7 @@ def corners(rng: np.random.Generator, n: int, p: int, d: int) -> dict[str, np.nd
         "halves": (rng.integers(-2, 3, (n, p, d)) * 0.5).astype(np.float32),
         "quarters": (rng.integers(-8, 9, (n, p, d)) * 0.25).astype(np.float32),
         "subnormal": g * np.float32(1e-40),
+        "smallest": (rng.integers(-2, 3, (n, p, d)) * 1.4e-45).astype(np.float32),
         "zeros": zeros,
         "one": one,
         "huge": (g * 1e38).clip(-3e38, 3e38).astype(np.float32),
