@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.panel import Panel
 
-from kakeya_fast.cli.screen import Json, bar, emit, show
+from kakeya_fast.cli.screen import Json, bar, console, emit, show
 from kakeya_fast.quality.table import cells, explicit
 
 SETTINGS = (
@@ -130,6 +129,8 @@ def _same(a: tuple[int, ...], b: Any) -> int:
 
 
 def _show(result: dict[str, Any], summary: list[dict[str, Any]], out: Path) -> None:
+    from kakeya_fast.quality.protocol import Setting
+
     base, *packed = result["runs"]
     speed = (f"{base['prefill_tokens_per_s']:.0f}", f"{base['decode_tokens_per_s']:.1f}", "all")
     rows = [(base["setting"], *["–"] * 6, *speed)]
@@ -150,10 +151,10 @@ def _show(result: dict[str, Any], summary: list[dict[str, Any]], out: Path) -> N
                 f"{run['same_tokens']}/{len(run['tokens'])}",
             )
         )
-    console = Console()
-    shown = next(r for r in packed if r["setting"] == SHOWN.removesuffix(":b=4"))
-    console.print(Panel("…" + result["prompt_end"], title="end of the prompt", title_align="left"))
+    screen = console()
+    shown = next(r for r in packed if r["setting"] == str(Setting.parse(SHOWN)))
+    screen.print(Panel("…" + result["prompt_end"], title="end of the prompt", title_align="left"))
     for name, run in (("uncompressed", base), (SHOWN, shown)):
-        console.print(Panel(run["text"], title=f"{name} goes on", title_align="left"))
+        screen.print(Panel(run["text"], title=f"{name} goes on", title_align="left"))
     show(f"{result['model']}: {result['prompt_tokens']} tokens of real text", HEADER, rows)
-    console.print(f"Written: {out / 'demo.json'}, {out / 'demo.png'}")
+    screen.print(f"Written: {out / 'demo.json'}, {out / 'demo.png'}")

@@ -26,7 +26,7 @@ def quality(
     text: Annotated[str, typer.Option(help="manual, workshop or a UTF-8 file.")] = "manual",
     ctx: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
     passages: Annotated[int, typer.Option(help="Disjoint passages.")] = 8,
-    chunk: Annotated[int, typer.Option(help="Tokens of a forward pass.")] = 256,
+    chunk: Annotated[int, typer.Option(help="Tokens of a forward pass.")] = 512,
     warmup: Annotated[int, typer.Option(help="First tokens not counted.")] = 64,
     sinks: Annotated[int, typer.Option(help="First tokens kept exact.")] = 4,
     page_tokens: Annotated[int, typer.Option(help="Tokens of a page.")] = 32,

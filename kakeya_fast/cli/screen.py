@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,20 +21,28 @@ from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
+WIDTH = 120
+
 
 def emit(data: Any) -> None:
     """``data`` as JSON on stdout."""
     typer.echo(json.dumps(data, indent=1, allow_nan=False))
 
 
+def console() -> Console:
+    """A console on stdout; in a pipe or a log, wide enough for every table."""
+    found = Console()
+    return found if found.is_terminal else Console(width=WIDTH)
+
+
 def show(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on stdout; the first column is text, the others are figures."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE)
     for i, name in enumerate(header):
         table.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console().print(table)
 
 
 def bar() -> Progress:

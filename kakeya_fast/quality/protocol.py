@@ -52,7 +52,7 @@ class Setting:
 class Options:
     """How the passages are run; everything here is written into the result file."""
 
-    chunk: int = 256
+    chunk: int = 512
     warmup: int = 64
     sinks: int = 4
     page_tokens: int = 32

@@ -1,0 +1,16 @@
+"""One tiny model folder for all tests here."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "quality"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Folder of a tiny random Llama and its tokenizer."""
+    from tinymodel import make_tiny
+
+    return make_tiny(tmp_path_factory.mktemp("models") / "tiny-llama")

@@ -1,0 +1,102 @@
+"""On a tiny model: lossless codecs do no damage, coarse ones do, chunks do not show."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from kakeya_fast.quality.models import load_model  # noqa: E402
+from kakeya_fast.quality.protocol import Options, Setting, compare, measure_passage  # noqa: E402
+from kakeya_fast.quality.report import Report  # noqa: E402
+from kakeya_fast.quality.run import run, steps  # noqa: E402
+from kakeya_fast.quality.texts import load_text, passages  # noqa: E402
+from kakeya_ref.errors import UsageError  # noqa: E402
+
+OPTIONS = Options(chunk=48, warmup=40, page_tokens=16, backend="torch")
+RAW, FINE, COARSE = (Setting.parse(s) for s in ("raw", "scalar:b=6", "scalar:b=1"))
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny):
+    return load_model(str(tiny))
+
+
+@pytest.fixture(scope="module")
+def passage(loaded):
+    return passages(loaded.tokens(load_text("manual").text), loaded.prefix, 160, 2)[0]
+
+
+def test_raw_is_lossless_and_coarser_is_worse(loaded, passage):
+    raw, fine, coarse = measure_passage(loaded.model, passage, [RAW, FINE, COARSE], OPTIONS)
+    per_token = [s.kl / s.tokens for s in (raw, fine, coarse)]
+    assert raw.tokens == 160 - 40 - 1
+    assert abs(per_token[0]) < 1e-5
+    assert raw.agree == raw.tokens
+    assert 1e-5 < per_token[1] < per_token[2]
+    assert coarse.agree < coarse.tokens
+    assert coarse.sizes["codes_bytes"] < fine.sizes["codes_bytes"] < raw.sizes["codes_bytes"]
+
+
+def test_chunks_do_not_show(loaded, passage):
+    one = measure_passage(loaded.model, passage, [COARSE], OPTIONS)[0]
+    other = measure_passage(
+        loaded.model, passage, [COARSE], Options(160, 40, page_tokens=16, backend="torch")
+    )[0]
+    assert one.tokens == other.tokens
+    assert one.kl == pytest.approx(other.kl, rel=1e-3)
+    assert one.dnll == pytest.approx(other.dnll, rel=1e-3, abs=1e-3)
+
+
+def test_compare_against_the_definition():
+    torch.manual_seed(1)
+    base, packed = torch.randn(70, 11), torch.randn(70, 11)
+    targets = torch.randint(0, 11, (70,))
+    p, q = base.double().log_softmax(-1), packed.double().log_softmax(-1)
+    tokens, dnll, kl, agree = compare(base, packed, targets)
+    assert tokens == 70
+    assert kl == pytest.approx(float((p.exp() * (p - q)).sum()), rel=1e-5)
+    assert dnll == pytest.approx(
+        float((p - q)[torch.arange(70), targets].sum()), rel=1e-5, abs=1e-5
+    )
+    assert agree == int((base.argmax(-1) == packed.argmax(-1)).sum())
+
+
+def test_warm_up_longer_than_the_passage_is_refused(loaded, passage):
+    with pytest.raises(UsageError, match=r"quality\.warmup\.short"):
+        measure_passage(loaded.model, passage, [RAW], Options(warmup=159, backend="torch"))
+
+
+def test_report_is_resumed_and_reads_back(loaded, tmp_path):
+    out = tmp_path / "report.json"
+    calls = []
+    again = []
+    text = load_text("manual")
+    options = {"ctx": 96, "count": 2, "options": OPTIONS, "out": out}
+    first = run(loaded, text, [RAW, COARSE], **options, step=lambda: calls.append(1))
+    stored = json.loads(out.read_text())
+    assert len(calls) == steps(96, 2, 2, OPTIONS)
+    assert stored["summary"] == first.summary()
+    assert stored["text"]["sha256"] == text.sha256
+    assert [s["passages"] for s in stored["summary"]] == [2, 2]
+    # What is already there is not run again: the stored scores come back unchanged.
+    stored["scores"][0]["kl"] = 123.0
+    out.write_text(json.dumps(stored))
+    second = run(loaded, text, [RAW, COARSE], **options, step=lambda: again.append(1))
+    assert second.scores[0].kl == 123.0
+    assert len(again) == len(calls)
+
+
+def test_another_run_is_not_resumed(loaded, tmp_path):
+    out = tmp_path / "report.json"
+    text = load_text("manual")
+    run(loaded, text, [RAW], ctx=96, count=1, options=OPTIONS, out=out)
+    other = Report.start(loaded, text, 0, [COARSE], 96, 1, OPTIONS)
+    assert other.resume(out) == set()
+    assert other.scores == []
+
+
+def test_settings_are_canonical():
+    assert Setting.parse("scalar:b=4/e8:q=3") == Setting("scalar", "e8:q=3")
+    assert str(Setting.parse("e8:q=10")) == "e8"
