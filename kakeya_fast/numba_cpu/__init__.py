@@ -1,0 +1,5 @@
+"""Multi-threaded CPU backend of all six codecs, compiled by numba."""
+
+from kakeya_fast.numba_cpu.backend import Backend
+
+__all__ = ["Backend"]

@@ -1,0 +1,208 @@
+"""The numba backend behind the public door: checks, threads, errors."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from kakeya_fast.numba_cpu import checks, fp8, lattice, minmax, raw, scalar
+from kakeya_fast.numba_cpu.half import F32
+from kakeya_fast.numba_cpu.lanes import NONE
+from kakeya_ref.contract import as_pages
+from kakeya_ref.errors import Malformed, RangeError, Unsupported
+from kakeya_ref.types import Basis, PageLayout, Support
+
+
+class Codec(NamedTuple):
+    """Kernels of a codec and the rules its values or bytes can break."""
+
+    kernels: ModuleType
+    too_large: str
+    malformed: str
+
+
+CODECS: dict[str, Codec] = {
+    "raw": Codec(raw, "raw.range", "raw.code.finite"),
+    "fp8": Codec(fp8, "fp8.scale.up", "fp8.code.nan"),
+    "int": Codec(minmax, "int.range.f16", "int.params.finite"),
+    "scalar": Codec(scalar, "scale.byte.range", "scale.byte.grid"),
+    "d4": Codec(lattice, "scale.byte.range", "d4.index.range"),
+    "e8": Codec(lattice, "scale.byte.range", "e8.index.range"),
+}
+
+# Not every threading layer of numba survives two parallel calls at once; each uses all threads.
+_one_at_a_time = threading.Lock()
+
+
+class Backend:
+    """All codecs as compiled loops over pages, shared out to numba's threads.
+
+    The number of threads is numba's (``NUMBA_NUM_THREADS``, ``numba.set_num_threads``); results
+    do not depend on it. The first call of a codec compiles for a few seconds and is then cached
+    on disk (:mod:`kakeya_fast.numba_cpu.cachedir`).
+
+    Rule: backend.profile.exact, num.fp32.no-fma, num.subnormal.kept
+    """
+
+    name = "numba"
+    profile = "exact"
+
+    def supports(self, layout: PageLayout) -> Support:
+        """Every registered codec, on little-endian hosts."""
+        if layout.codec.id not in CODECS:
+            return Support(False, frozenset(), f"no numba code for codec {layout.codec.id}")
+        if sys.byteorder != "little":
+            return Support(False, frozenset(), "pages need a little-endian host")
+        return Support(True)
+
+    def encode(
+        self,
+        x: NDArray[Any],
+        layout: PageLayout,
+        *,
+        positions: NDArray[np.int64] | None = None,
+        tables: Any = None,
+    ) -> NDArray[np.uint8]:
+        """Page bodies of an array; see :meth:`kakeya_ref.contract.Backend.encode`.
+
+        Rule: encode.input.untouched, encode.input.strided, encode.batch.independent
+        """
+        bits, kind = checks.array_bits(x, layout)
+        return self._encode(bits, kind, layout)
+
+    def decode(
+        self,
+        pages: NDArray[np.uint8] | bytes,
+        layout: PageLayout,
+        *,
+        basis: Basis = "vectors",
+        positions: NDArray[np.int64] | None = None,
+        tables: Any = None,
+    ) -> NDArray[np.float32]:
+        """Numbers of page bodies; see :meth:`kakeya_ref.contract.Backend.decode`."""
+        return self._decode(as_pages(pages, layout), layout, basis, F32).view(np.float32)
+
+    def encode_tensor(self, x: Any, layout: PageLayout, out: Any = None) -> Any:
+        """Page bodies of a CPU tensor, read in place.
+
+        Rule: num.input.widen, num.input.finite, num.input.device, backend.error.atomic
+
+        Parameters
+        ----------
+        x : (N, P, D) float32, float16, bfloat16, or float64 (rounded to float32)
+            Any strides.
+        out : (N, layout.nbytes) uint8, optional
+            Rows may be strided; untouched when an error is raised.
+
+        Returns
+        -------
+        (N, layout.nbytes) uint8
+
+        Raises
+        ------
+        ShapeError, RangeError, Unsupported
+        """
+        import torch
+
+        bits, kind = checks.tensor_bits(x, layout)
+        if out is not None:
+            checks.out(out, (len(x), layout.nbytes), (torch.uint8,))
+        done = torch.from_numpy(self._encode(bits, kind, layout))
+        return done if out is None else out.copy_(done)
+
+    def decode_tensor(
+        self,
+        pages: Any,
+        layout: PageLayout,
+        *,
+        basis: Basis = "vectors",
+        dtype: Any = None,
+        out: Any = None,
+    ) -> Any:
+        """Numbers of page bodies, computed in float32 and rounded to ``dtype`` as they are stored.
+
+        Rule: decode.basis.known, num.input.device, backend.error.atomic
+
+        Parameters
+        ----------
+        pages : (N, layout.nbytes) uint8
+            CPU tensor, rows may be strided.
+        dtype : torch.dtype, default float32
+        out : (N, P, D), optional
+            Filled instead of a new ``dtype`` tensor; untouched when an error is raised.
+
+        Returns
+        -------
+        (N, P, D) dtype
+
+        Raises
+        ------
+        Malformed, ShapeError, Unsupported, UsageError
+        """
+        import torch
+
+        body = checks.tensor_pages(pages, layout)
+        if out is not None:
+            checks.out(out, (len(body), layout.tokens, layout.head_dim), checks.kinds())
+            dtype = out.dtype
+        dtype = dtype or torch.float32
+        kind = checks.kinds().get(dtype, F32)
+        bits = torch.from_numpy(self._decode(body, layout, basis, kind))
+        done = bits.view(torch.float32 if kind == F32 else dtype).to(dtype)
+        return done if out is None else out.copy_(done)
+
+    def _encode(self, bits: NDArray[Any], kind: int, layout: PageLayout) -> NDArray[np.uint8]:
+        codec = self._codec(layout)
+        out = np.empty((len(bits), layout.nbytes), dtype=np.uint8)
+        broken, large = _run(codec.kernels.encode, bits, out, codec.kernels.plan(layout), kind)
+        if broken < NONE:
+            where = "page {}, token {}".format(*divmod(broken, layout.tokens))
+            raise RangeError("num.input.finite", f"NaN or infinity in {where}")
+        if large < NONE:
+            where = "page {}, token {}".format(*divmod(large, layout.tokens))
+            raise RangeError(codec.too_large, f"values of {where} are too large for {layout}")
+        return out
+
+    def _decode(
+        self, body: NDArray[np.uint8], layout: PageLayout, basis: Basis, kind: int
+    ) -> NDArray[Any]:
+        codec = self._codec(layout)
+        checks.basis(basis)
+        shape = (len(body), layout.tokens, layout.head_dim)
+        out = np.empty(shape, dtype=np.uint32 if kind == F32 else np.uint16)
+        vectors = basis == "vectors"
+        bad, _ = _run(codec.kernels.decode, body, out, codec.kernels.plan(layout), kind, vectors)
+        if bad < NONE:
+            raise Malformed(codec.malformed, f"page {bad} holds a code that names no number")
+        return out
+
+    def _codec(self, layout: PageLayout) -> Codec:
+        support = self.supports(layout)
+        if not support.ok:
+            raise Unsupported("backend.support.honest", support.reason)
+        return CODECS[layout.codec.id]
+
+
+def _run(kernel: Any, source: NDArray[Any], target: NDArray[Any], *rest: Any) -> tuple[int, int]:
+    """Run a kernel over all pages; the first vectors (or page) it complains about, or ``NONE``.
+
+    Rule: num.subnormal.kept
+    """
+    if len(source) == 0:
+        return NONE, NONE
+    err = np.full((min(len(source), numba.get_num_threads()), 3), NONE, dtype=np.int64)
+    with _one_at_a_time:
+        kernel(source, target, *rest, err)
+    if err[:, 2].any():
+        raise Unsupported(
+            "num.subnormal.kept",
+            "a worker thread flushes subnormal numbers to zero; "
+            "turn torch.set_flush_denormal off before the first call",
+        )
+    return int(err[:, 0].min()), int(err[:, 1].min())

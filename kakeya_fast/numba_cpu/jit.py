@@ -1,0 +1,52 @@
+"""How kernels are compiled, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba import njit, types
+
+from kakeya_fast.numba_cpu.cachedir import kernel_cache
+
+# The "numpy" error model drops the zero-division branches of Python, which stop vectorisation.
+# fastmath stays off: no reassociation, no contraction, subnormals and signed zeros kept.
+OPTIONS = {"error_model": "numpy", "fastmath": False, "nogil": True}
+
+
+def serial(function: Callable[..., Any]) -> Any:
+    """A building block, compiled into the kernels that call it."""
+    return njit(**OPTIONS)(function)
+
+
+class Kernel:
+    """A multi-threaded entry point, compiled once per element type of its first two arguments.
+
+    Arguments are ``(source, target, plan, kind, err)`` or a leading part of it. Arrays are
+    declared strided and the source read-only, so that contiguous, strided, frozen and writable
+    arguments share one compiled function.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        with kernel_cache():
+            self.dispatcher = njit(parallel=True, cache=True, **OPTIONS)(function)
+        self._compiled: set[tuple[np.dtype, np.dtype]] = set()
+
+    def __call__(self, source: np.ndarray, target: np.ndarray, *rest: Any) -> Any:
+        key = (source.dtype, target.dtype)
+        if key not in self._compiled:
+            self.dispatcher.disable_compile(False)
+            args = (source, target, *rest)
+            self.dispatcher.compile(tuple(_declared(a, i == 0) for i, a in enumerate(args)))
+            self.dispatcher.disable_compile()
+            self._compiled.add(key)
+        return self.dispatcher(source, target, *rest)
+
+
+def _declared(arg: Any, readonly: bool) -> Any:
+    kind = numba.typeof(arg)
+    if isinstance(kind, types.Array):
+        return types.Array(kind.dtype, kind.ndim, "A", readonly=readonly)
+    return kind

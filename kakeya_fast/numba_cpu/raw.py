@@ -1,0 +1,102 @@
+"""Kernels of codec ``raw``: the numbers themselves, in one of three types."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from kakeya_fast.numba_cpu.half import BF16, F16, F32, INFINITE, MAGNITUDE, flushes, narrow, widen
+from kakeya_fast.numba_cpu.jit import Kernel, serial
+from kakeya_fast.numba_cpu.lanes import NONE
+from kakeya_ref.types import PageLayout
+
+
+class Plan(NamedTuple):
+    """Constants of one layout."""
+
+    stored: int  # type of the stored numbers
+    nbytes: int
+
+
+@lru_cache(maxsize=64)
+def plan(layout: PageLayout) -> Plan:
+    """Constants of a layout."""
+    return Plan({"f32": F32, "f16": F16, "bf16": BF16}[layout.codec["dtype"]], layout.nbytes)
+
+
+@serial
+def _encode_pages(x, out, p, kind, start, stop):
+    pages, tokens, d = x.shape
+    page = np.zeros(p.nbytes, np.uint8)
+    words, halves = page.view(np.uint32), page.view(np.uint16)
+    broken, refused = NONE, NONE
+    for n in range(start, stop):
+        for t in range(tokens):
+            largest, stored = np.uint32(0), np.uint32(0)
+            if p.stored == 0:
+                row = words[t * d : (t + 1) * d]
+                for i in range(d):
+                    u = widen(np.uint32(x[n, t, i]), kind)
+                    largest = max(largest, np.uint32(u & MAGNITUDE))
+                    row[i] = u
+            else:
+                short = halves[t * d : (t + 1) * d]
+                for i in range(d):
+                    u = widen(np.uint32(x[n, t, i]), kind)
+                    largest = max(largest, np.uint32(u & MAGNITUDE))
+                    short[i] = np.uint16(narrow(u, p.stored))
+                    again = widen(np.uint32(short[i]), p.stored)
+                    stored = max(stored, np.uint32(again & MAGNITUDE))
+            if largest >= INFINITE:
+                broken = min(broken, n * tokens + t)
+            elif stored >= INFINITE:
+                refused = min(refused, n * tokens + t)
+        out[n] = page
+    return broken, refused
+
+
+@serial
+def _decode_pages(pages, out, p, kind, start, stop):
+    count, tokens, d = out.shape
+    page = np.empty(p.nbytes, np.uint8)
+    words, halves = page.view(np.uint32), page.view(np.uint16)
+    for n in range(start, stop):
+        page[:] = pages[n]
+        largest = np.uint32(0)
+        for t in range(tokens):
+            for i in range(d):
+                at = t * d + i
+                if p.stored == 0:
+                    u = words[at]
+                else:
+                    u = widen(np.uint32(halves[at]), p.stored)
+                largest = max(largest, np.uint32(u & MAGNITUDE))
+                out[n, t, i] = narrow(u, kind)
+        if largest >= INFINITE:
+            return np.int64(n)
+    return NONE
+
+
+def _encode(x, out, p, kind, err):
+    """Rule: raw.range, num.input.finite, num.round.half-even."""
+    parts = len(err)
+    for part in prange(parts):
+        start, stop = part * len(x) // parts, (part + 1) * len(x) // parts
+        err[part, 2] = flushes(parts)
+        err[part, 0], err[part, 1] = _encode_pages(x, out, p, kind, start, stop)
+
+
+def _decode(pages, out, p, kind, vectors, err):
+    """Rule: raw.code.finite."""
+    parts = len(err)
+    for part in prange(parts):
+        start, stop = part * len(out) // parts, (part + 1) * len(out) // parts
+        err[part, 2] = flushes(parts)
+        err[part, 0] = _decode_pages(pages, out, p, kind, start, stop)
+
+
+encode = Kernel(_encode)
+decode = Kernel(_decode)
