@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_conformance.oracle import ROTATED, blocks, hadamard_matrix, ideal_vectors
+from kakeya_ref.numerics import halving_sum
 from kakeya_ref.tables import gain_grid, gain_midpoints, lattice_step, lloyd_max
 from kakeya_ref.types import PageLayout
 
@@ -38,10 +39,8 @@ def recipes_for(layout: PageLayout) -> dict[str, Recipe]:
         found = [small_integers]
         if len(blocks(d)) == 1:
             found.append(gain_midpoints_exact)
-        elif codec == "scalar":
-            found.append(scalar_thresholds)
         else:
-            found.append(lattice_halves)
+            found += [gain_sum_edges, scalar_thresholds if codec == "scalar" else lattice_halves]
     return {recipe.__name__: recipe for recipe in found}
 
 
@@ -114,23 +113,48 @@ def gain_midpoints_exact(rng: np.random.Generator, n: int, layout: PageLayout) -
     return _through_inverse(y, layout)
 
 
+def gain_sum_edges(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """One large square, many near half an ulp of it: the order of the sum decides the byte.
+
+    The large coordinate stands in the last block, the small ones fill the first, and the large
+    one is the last, or the one after the last, for which the gain is not above a midpoint.
+    """
+    d, last = layout.head_dim, blocks(layout.head_dim)[-1]
+    shape = (n, layout.tokens)
+    middle = gain_midpoints()[rng.integers(40, 220, shape)]
+    guess = (middle * np.sqrt(d)).astype(np.float32)
+    tries = guess[..., None] * (1 + np.arange(-48, 49) * 2.0**-23).astype(np.float32)
+    ulp = np.spacing(guess * guess)
+    small = np.sqrt(rng.uniform(0.1, 2.0, shape) * ulp).astype(np.float32)
+    y = np.zeros((*tries.shape, d), dtype=np.float32)
+    y[..., : d - last] = small[..., None, None]
+    at = d - last + int(rng.integers(0, last))
+    y[..., at] = tries
+    gain = np.sqrt(halving_sum(y * y) / np.float32(d))
+    below = (gain <= middle[..., None]).sum(axis=-1)
+    chosen = np.clip(below - 1 + rng.integers(0, 2, shape), 0, tries.shape[-1] - 1)
+    flat = y.reshape(-1, tries.shape[-1], d)
+    picked = flat[np.arange(len(flat)), chosen.ravel()]
+    return _through_inverse(picked.reshape(*shape, d).astype(np.float64), layout)
+
+
 def scalar_thresholds(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
     """One coordinate over the gain is exactly a Lloyd-Max threshold, or one ulp beside it."""
     _, thresholds = lloyd_max(layout.codec.integer("b"))
     target = thresholds[rng.integers(0, len(thresholds), (n, layout.tokens))]
-    return _tie_in_last_block(rng, layout, target, lambda byte: gain_grid()[256 - byte], True)
+    hot = np.ones(target.shape, dtype=bool)
+    return _tie_in_last_block(rng, layout, target, lambda byte: gain_grid()[256 - byte], hot)
 
 
 def lattice_halves(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
-    """Lattice coordinates are exactly k/4 of one magnitude: rounding and coset ties."""
+    """Lattice coordinates are exactly k/4: all of a block, or one of it, the others zero."""
     _, kinv = lattice_step(layout.codec.id, layout.codec.integer("q"))
     reach = 2.0 * float(kinv)  # what the last block can hold without moving the gain
     top = max(1, min(int(reach * 4), 4 * layout.codec.integer("q") + 3))
     quarters = rng.integers(1, top + 1, (n, layout.tokens))
     target = (quarters / 4).astype(np.float32)
-    return _tie_in_last_block(
-        rng, layout, target, lambda byte: gain_grid()[256 - byte] * kinv, False
-    )
+    hot = rng.random(target.shape) < 0.5
+    return _tie_in_last_block(rng, layout, target, lambda byte: gain_grid()[256 - byte] * kinv, hot)
 
 
 def _tie_in_last_block(
@@ -138,7 +162,7 @@ def _tie_in_last_block(
     layout: PageLayout,
     target: F32,
     multiplier: Callable[[NDArray[np.int64]], F32],
-    one_hot: bool,
+    one_hot: NDArray[np.bool_],
 ) -> F32:
     """Vectors whose last block, times the encoder's multiplier, holds ``target`` exactly."""
     d, last = layout.head_dim, blocks(layout.head_dim)[-1]
@@ -146,12 +170,9 @@ def _tie_in_last_block(
     gain = gain_grid()[byte].astype(np.float64)
     value = _hit(target, multiplier(byte), rng).astype(np.float64)
     y = np.zeros((*target.shape, d))
-    if one_hot:
-        at = rng.integers(d - last, d, (*target.shape, 1))
-        np.put_along_axis(y, at, value[..., None], axis=-1)
-    else:
-        rows = np.sign(hadamard_matrix(last))[rng.integers(0, last, target.shape)]
-        y[..., d - last :] = rows * value[..., None]
+    rows = np.sign(hadamard_matrix(last))[rng.integers(0, last, target.shape)]
+    single = np.eye(last)[rng.integers(0, last, target.shape)]
+    y[..., d - last :] = np.where(one_hot[..., None], single, rows) * value[..., None]
     rest = d * gain**2 - (y**2).sum(axis=-1)
     first = np.sqrt(np.maximum(rest, 0) / (d - last))
     # Constant in the larger block, with few bits: one nonzero vector channel after the inverse.

@@ -23,6 +23,8 @@ QUICK: tuple[tuple[str, int, int], ...] = (
     ("d4:q=3,seed=0", 80, 16),
     ("e8", 64, 32),
     ("e8:q=4,seed=7", 80, 16),
+    ("d4:q=5", 24, 16),
+    ("e8:q=1", 8, 16),
 )
 STANDARD: tuple[tuple[str, int, int], ...] = (
     ("raw:dtype=bf16", 576, 16),
@@ -35,7 +37,6 @@ STANDARD: tuple[tuple[str, int, int], ...] = (
     ("scalar:b=8", 576, 16),
     ("d4:q=1", 112, 16),
     ("d4:q=110,seed=2", 192, 16),
-    ("e8:q=1", 8, 16),
     ("e8:q=110,seed=2", 192, 16),
     ("e8:q=38", 576, 16),
 )

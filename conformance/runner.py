@@ -51,7 +51,7 @@ def cases(
         if not named and check.over != "vector":
             continue
         if check.over == "backend":
-            if check.needs <= everything:
+            if check.needs <= everything and any(check.concerns(c) for c in offers):
                 yield Case(check, _trial(trial), "backend", "")
         elif check.over == "layout":
             for layout in fixed_layouts(profile):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,14 @@ def check_contract__refuses_what_it_does_not_offer(t: Trial) -> None:
         raise NotApplicable("every layout of the suite is offered")
 
 
+@check(rules=["backend.support.honest"], level="bits", needs={"decode"})
+def check_contract__does_what_it_announces(t: Trial) -> None:
+    """An announced layout is decoded, and encoded where that is announced, without an error."""
+    t.decode(t.reference_pages(t.some()))
+    if "encode" in t.backend.supports(t.layout).features:
+        t.encode(t.some())
+
+
 @check(rules=["rate.bytes.true"], level="bits", needs={"encode"})
 def check_encode__rate_is_the_bytes(t: Trial) -> None:
     """Encoding returns exactly N * nbytes bytes, for no page, one page and three."""
@@ -104,6 +113,7 @@ def check_decode__needs_nothing_but_bytes(t: Trial) -> None:
             words = [str(layout.codec), str(layout.head_dim), str(layout.tokens)]
             run = subprocess.run(
                 [sys.executable, "-c", FRESH, t.target, *words, str(source), str(result)],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
                 capture_output=True,
                 text=True,
                 check=False,

@@ -31,7 +31,12 @@ REFUSALS = [
 ]
 
 
-@check(rules=[*PRODUCTS, "num.fp32.no-fma"], level="bits", needs={"decode"}, over="drawn")
+@check(
+    rules=[*PRODUCTS, "num.fp32.no-fma", "backend.profile.exact", "backend.profile.bounded"],
+    level="bits",
+    needs={"decode"},
+    over="drawn",
+)
 def check_decode__legal_pages_agree(t: Trial) -> None:
     """Pages of legal fields decode to the reference's coefficients and vectors."""
     layout = t.draw_layout()
@@ -52,7 +57,7 @@ def check_decode__survives_any_bytes(t: Trial) -> None:
         want(np.isfinite(t.decode(body, layout)).all(), f"{layout}: decoded a NaN or infinity")
 
 
-@check(rules=["page.length.exact"], level="bits", needs={"decode"})
+@check(rules=["page.length.exact", "backend.error.family"], level="bits", needs={"decode"})
 def check_page__rejects_truncation(t: Trial) -> None:
     """A page cut at any byte is refused, as bytes and as an array."""
     body = t.reference_pages(t.some(n=1)).tobytes()
@@ -104,7 +109,7 @@ def check_page__padding_is_written_as_zero(t: Trial) -> None:
     want(not padding.any(), f"{t.layout}: {np.count_nonzero(padding)} padding bytes are not zero")
 
 
-@check(rules=["page.length.exact"], level="bits", needs={"decode"})
+@check(rules=["page.length.exact", "encode.input.strided"], level="bits", needs={"decode"})
 def check_decode__takes_bytes_and_arrays(t: Trial) -> None:
     """Bytes, a bytearray, a read-only array, strided rows and reversed rows read the same."""
     body = t.reference_pages(t.some(n=3))

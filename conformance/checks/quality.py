@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kakeya_conformance import levels, pages, strategies
 from kakeya_conformance.compare import near_floats, want, within
+from kakeya_conformance.layouts import announced
 from kakeya_conformance.model import NotApplicable, check
 from kakeya_conformance.oracle import ideal_coefficients, ideal_vectors
 from kakeya_conformance.trial import Trial
@@ -50,6 +51,7 @@ def check_rotation__is_the_orthonormal_one(t: Trial) -> None:
     level="quality",
     needs={"encode"},
     over="backend",
+    codecs=["scalar"],
 )
 def check_scalar__error_falls_fourfold_per_bit(t: Trial) -> None:
     """On Gaussian data the error of b bits is the Lloyd-Max optimum, within its band."""
@@ -64,7 +66,11 @@ def check_scalar__error_falls_fourfold_per_bit(t: Trial) -> None:
 
 
 @check(
-    rules=["int.decode.affine", "int.code.clamp"], level="quality", needs={"encode"}, over="backend"
+    rules=["int.decode.affine", "int.code.clamp"],
+    level="quality",
+    needs={"encode"},
+    over="backend",
+    codecs=["int"],
 )
 def check_int__error_falls_per_bit(t: Trial) -> None:
     """One more bit divides the error of uniform integers by the ratio of their steps, squared."""
@@ -84,10 +90,11 @@ def check_int__error_falls_per_bit(t: Trial) -> None:
     level="quality",
     needs={"encode"},
     over="backend",
+    codecs=["d4", "e8"],
 )
 def check_lattice__error_falls_with_q(t: Trial) -> None:
     """Doubling q divides the error by a factor within its band, for both lattices."""
-    for codec_id in ("d4", "e8"):
+    for codec_id in {"d4", "e8"} & set(announced(t.backend)):
         errors = [_gaussian_error(t, f"{codec_id}:q={q}") for q in (3, 6, 12, 24, 48, 96)]
         for coarse, fine in itertools.pairwise(errors):
             within(coarse / fine, levels.PER_Q_LOW, levels.PER_Q_HIGH, f"{codec_id}: ratio per 2q")
