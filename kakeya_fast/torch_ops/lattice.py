@@ -18,43 +18,52 @@ def nearest_even(w: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
 
     Rule: d4.nearest.inside, d4.nearest.tie, e8.nearest.inside, e8.nearest.tie
 
+    Differs: blocks are columns, so that every operation runs over long rows; the coordinate to
+    move is found as the first row that reaches the greatest gain.
+
     Parameters
     ----------
-    w : (M, n) float32
+    w : (n, M) float32
 
     Returns
     -------
-    c : (M, n) float32, whole numbers
+    c : (n, M) float32, whole numbers
     cost : (M,) float32
     """
     c = w.round().clamp(low, high)
     e = w - c
-    d = torch.where(e >= 0, 1.0, -1.0)
-    moved = c + d
-    d = torch.where((moved < low) | (moved > high), -d, d)
-    worst = (d * e).argmax(dim=1, keepdim=True)
-    odd = c.sum(dim=1, keepdim=True).to(torch.int32) & 1
-    c = c.scatter_add(1, worst, d.gather(1, worst) * odd)
+    up = e >= 0
+    up = up ^ ((up & (c == high)) | (~up & (c == low)))
+    d = up.float() * 2.0 - 1.0
+    gain = d * e
+    greatest = gain == gain.amax(dim=0)
+    # Whole numbers up to 8 * 110: their sum is exact in any order.
+    free = (c.sum(dim=0).to(torch.int32) & 1).bool()
+    moves = []
+    for row in greatest.unbind(0):
+        moves.append(row & free)
+        free = free & ~row
+    c = c + d * torch.stack(moves)
     e = w - c
-    return c, halving_sum(e * e)
+    return c, halving_sum((e * e).t())
 
 
 def rank(digits: Tensor, base: int) -> Tensor:
-    """Mixed-radix value, first digit most significant. (M, n) int64 -> (M,) int64"""
-    value = digits[:, 0]
-    for i in range(1, digits.shape[1]):
-        value = value * base + digits[:, i]
+    """Mixed-radix value, first digit most significant. (n, M) int64 -> (M,) int64"""
+    value = digits[0]
+    for row in digits[1:].unbind(0):
+        value = value * base + row
     return value
 
 
-def unrank(value: Tensor, base: int, n: int) -> Tensor:
-    """Inverse of :func:`rank`. (M,) int64 -> (M, n) int64"""
+def unrank(value: Tensor, base: int, n: int) -> list[Tensor]:
+    """Inverse of :func:`rank`. (M,) int64 -> n digits, (M,) int64 each"""
     digits = []
     for _ in range(n):
         high = value // base
         digits.append(value - high * base)
         value = high
-    return torch.stack(digits[::-1], dim=1)
+    return digits[::-1]
 
 
 class Lattice:
@@ -87,12 +96,13 @@ class Lattice:
         y = self.rotation.forward(x)
         byte, bad = self.gain.of_rms(y)
         z = y * (self.gain.reciprocal(byte) * self.inverse)[..., None]
-        index = self._index(z.reshape(-1, self.block)).reshape(*byte.shape, -1)
+        columns = z.reshape(-1, self.block).t().contiguous()
+        index = self._index(columns).reshape(*byte.shape, -1)
         index = torch.where(byte[..., None] == 0, 0, index)
         return {"scales": byte, "index": index.flatten(1)}, bad
 
     def _index(self, z: Tensor) -> Tensor:
-        """Index of the nearest point of each block. (M, block) float32 -> (M,) int64"""
+        """Index of the nearest point of each block. (block, M) float32 -> (M,) int64"""
         q = self.q
         c, cost = nearest_even(z, -q, q)
         index = rank(c.long() + q, 2 * q + 1) >> 1
@@ -100,7 +110,7 @@ class Lattice:
             return index
         c, half_cost = nearest_even(z - 0.5, -q, q - 1)
         u = c.long() + q
-        half = rank(u[:, :7], 2 * q) * q + (u[:, 7] >> 1) + self.whole_count
+        half = rank(u[:7], 2 * q) * q + (u[7] >> 1) + self.whole_count
         return torch.where(half_cost < cost, half, index)
 
     def coefficients(self, pages: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,24 +118,26 @@ class Lattice:
         byte = read_field(self.layout, pages, "scales", torch.uint8)[:, 0, :, None]
         index = read_field(self.layout, pages, "index", torch.int64)
         bad = (index >= self.count).reshape(*byte.shape[:2], -1).any(dim=2)
-        point = self._point(index.flatten()).reshape(*byte.shape[:2], -1)
+        point = self._point(index.flatten()).t().reshape(*byte.shape[:2], -1)
         y = point * (self.gain.value(byte) * self.kappa)
         return torch.where(byte == 0, 0.0, y), bad
 
     def _point(self, index: Tensor) -> Tensor:
-        """Lattice point of each index. (M,) int64 -> (M, block) float32"""
+        """Lattice point of each index. (M,) int64 -> (block, M) float32"""
         q = self.q
         is_half = index >= self.whole_count
-        whole = unrank(torch.where(is_half, 0, index * 2), 2 * q + 1, self.block) - q
+        whole = unrank(torch.where(is_half, 0, index * 2), 2 * q + 1, self.block)
         if self.block == 4:
-            return whole.float()
+            return torch.stack([(u - q).float() for u in whole])
         rest = torch.where(is_half, index - self.whole_count, 0)
         high = rest // q
-        u = unrank(high, 2 * q, 7)
+        half = unrank(high, 2 * q, 7)
         # The sum of a half-odd point's integers is even: seven digits tell the last one's parity.
-        last = 2 * (rest - high * q) + (u.sum(dim=1) & 1)
-        shifted = torch.cat((u, last[:, None]), dim=1) - q
-        return torch.where(is_half[:, None], shifted.float() + 0.5, whole.float())
+        half.append(2 * (rest - high * q) + (sum(half) & 1))
+        rows = zip(whole, half, strict=True)
+        return torch.stack(
+            [torch.where(is_half, (h - q).float() + 0.5, (u - q).float()) for u, h in rows]
+        )
 
     def vectors(self, y: Tensor) -> Tensor:
         """(N, P, D) coefficients -> (N, P, D) vectors, float32"""

@@ -11,6 +11,9 @@ from kakeya_fast.torch_ops.rotate import Rotation
 from kakeya_ref.tables import lloyd_max
 from kakeya_ref.types import PageLayout
 
+# Up to this many thresholds, comparing with each is faster than a binary search.
+COUNTED = 15
+
 
 class Scalar:
     """Fields of ``scalar`` pages.
@@ -36,15 +39,24 @@ class Scalar:
         y = self.rotation.forward(x)
         byte, bad = self.gain.of_rms(y)
         z = y * self.gain.reciprocal(byte)[..., None]
-        codes = torch.bucketize(z, self.thresholds, out_int32=True).to(torch.uint8)
-        codes = torch.where(byte[..., None] == 0, 0, codes)
+        codes = torch.where(byte[..., None] == 0, 0, self._codes(z))
         return {"scales": byte, "codes": codes.flatten(1)}, bad
+
+    def _codes(self, z: Tensor) -> Tensor:
+        """Number of thresholds below each number. float32 -> uint8"""
+        if len(self.thresholds) > COUNTED:
+            return torch.bucketize(z, self.thresholds, out_int32=True).to(torch.uint8)
+        codes = torch.zeros_like(z, dtype=torch.uint8)
+        for threshold in self.thresholds.unbind(0):
+            codes = codes + (z > threshold)
+        return codes
 
     def coefficients(self, pages: Tensor) -> tuple[Tensor, Tensor]:
         """(N, nbytes) uint8 -> (N, P, D) float32, bad (N, P) bool, never true"""
         codes = read_field(self.layout, pages, "codes", torch.uint8)
         byte = read_field(self.layout, pages, "scales", torch.uint8)[:, 0, :, None]
-        y = self.centroids[codes.int()] * self.gain.value(byte)
+        y = self.centroids.index_select(0, codes.flatten().int()).reshape(codes.shape)
+        y = y * self.gain.value(byte)
         return torch.where(byte == 0, 0.0, y), torch.zeros_like(byte[..., 0], dtype=torch.bool)
 
     def vectors(self, y: Tensor) -> Tensor:
