@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any, Literal
 
+import torch
 from transformers.cache_utils import (
     DYNAMIC_LAYER_TYPE_MAPPING,
     CacheLayerMixin,
@@ -77,24 +79,23 @@ def build_kakeya_cache(
         raise Unsupported("cache.model.kv", f"{type(model).__name__} is not a PreTrainedModel")
     if model.training:
         raise Unsupported("cache.model.eval", "the model is in training mode; call model.eval()")
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise Unsupported("cache.model.kv", "encoder-decoder models are not offered")
+    _refuse_without_cache(model)
     if attention not in ("auto", "packed", "dense"):
         raise UsageError("cache.option.range", f"attention={attention!r}: auto, packed or dense")
     config = model.config.get_text_config(decoder=True)
-    reach = _reach(model, attention)
+    reach = _reach(model, config, attention)
     policy = Policy(parse_codec(k), parse_codec(v), sinks, page_tokens, backend, reach)
-    layers = _layers(config, policy)
+    layers = _layers(config, policy, model.device)
     if reach == "packed":
         install(model, config)
     return KakeyaCache(layers, reach, offloading, offload_only_non_sliding)
 
 
-def _reach(model: PreTrainedModel, attention: str) -> Literal["packed", "dense"]:
+def _reach(model: PreTrainedModel, config: Any, attention: str) -> Literal["packed", "dense"]:
     if attention == "dense":
         LOG.info("[cache.attend.logged] dense attention, as asked: each forward decodes the cache")
         return "dense"
-    reason = takes_registry(model)
+    reason = takes_registry(model, config)
     if not reason:
         return "packed"
     if attention == "packed":
@@ -103,7 +104,16 @@ def _reach(model: PreTrainedModel, attention: str) -> Literal["packed", "dense"]
     return "dense"
 
 
-def _layers(config: Any, policy: Policy) -> list[Any]:
+def _refuse_without_cache(model: PreTrainedModel) -> None:
+    config, name = model.config, type(model).__name__
+    if getattr(config, "is_encoder_decoder", False):
+        raise Unsupported("cache.model.kv", f"{name} is an encoder-decoder")
+    takes = inspect.signature(model.forward).parameters
+    if "past_key_values" not in takes or getattr(config, "is_decoder", None) is False:
+        raise Unsupported("cache.model.kv", f"{name} takes no KV cache")
+
+
+def _layers(config: Any, policy: Policy, device: torch.device) -> list[Any]:
     try:
         types, options = get_layer_types_and_kwargs(config)
         kinds = [DYNAMIC_LAYER_TYPE_MAPPING[kind] for kind in types]
@@ -114,7 +124,8 @@ def _layers(config: Any, policy: Policy) -> list[Any]:
     layers: list[Any] = []
     for index, (name, kind, kwargs) in enumerate(zip(types, kinds, options, strict=True)):
         if name == "full_attention":
-            policy.layouts(*_head_dims(config.per_layer_config[index]))
+            for size in _head_dims(config.per_layer_config[index]):
+                policy.open(device, policy.layouts(size, size))
             layers.append(PackedLayer(policy, _readers(config, index)))
         else:
             layers.append(kind(**kwargs))
@@ -123,14 +134,12 @@ def _layers(config: Any, policy: Policy) -> list[Any]:
     return layers
 
 
-def _head_dims(config: Any) -> tuple[int, int]:
-    """Sizes of key and value vectors of a layer, as far as its config tells."""
-    rope = getattr(config, "qk_rope_head_dim", None)
-    if rope is not None and getattr(config, "v_head_dim", None):
-        return config.qk_nope_head_dim + rope, config.v_head_dim
+def _head_dims(config: Any) -> list[int]:
+    """Size of a layer's vectors, where its config tells before the first token."""
+    if getattr(config, "kv_lora_rank", None) is not None:
+        return []
     size = getattr(config, "head_dim", None)
-    size = size or config.hidden_size // config.num_attention_heads
-    return size, size
+    return [size or config.hidden_size // config.num_attention_heads]
 
 
 def _readers(config: Any, index: int) -> int:

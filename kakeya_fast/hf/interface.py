@@ -100,12 +100,13 @@ def register() -> None:
         AttentionMaskInterface.register(PREFIX + base, mask)
 
 
-def takes_registry(model: PreTrainedModel) -> str:
-    """Why the model's attention cannot be reached through the registry; empty if it can."""
+def takes_registry(model: PreTrainedModel, config: Any) -> str:
+    """Why packed attention cannot serve this model; empty if it can."""
+    name = type(model).__name__
     if not model._can_set_attn_implementation():
-        return f"{type(model).__name__} does not call attention through the library's registry"
-    if not model._supports_attention_backend:
-        return f"{type(model).__name__} does not declare support for registered attention"
+        return f"{name} does not call attention through the library's registry"
+    if getattr(config, "kv_lora_rank", None) is not None:
+        return f"{name} caches latents and expands them before attention"
     return ""
 
 

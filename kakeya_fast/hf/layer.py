@@ -295,5 +295,6 @@ class PackedLayer(CacheLayerMixin):
                     "num.input.finite",
                     f"NaN or infinity in the {name} of row {row}, token "
                     f"{self.get_seq_length() + token}; if the model is sound, its attention "
-                    "implementation was changed after the cache was built",
+                    "implementation was changed after the cache was built, or does not come "
+                    'through the registry (use attention="dense")',
                 )

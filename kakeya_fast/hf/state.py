@@ -136,8 +136,7 @@ class LayerState:
         sink = (self.sink_k, self.sink_v)[stream]
         out = tail.new_zeros(*tail.shape[:2], self.length, tail.shape[3])
         backend = self.policy.open(self.device, self.layouts)
-        begin = np.where(self.starts == UNKNOWN, self.settled, self._ends(self.starts))
-        ends = np.minimum(begin, self.length)
+        ends = np.minimum(self._ends(self.starts), self.settled)
         for row, (start, end) in enumerate(zip(self.starts, ends, strict=True)):
             if start != UNKNOWN:
                 sinks = min(self.policy.sinks, self.length - start)

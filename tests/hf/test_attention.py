@@ -1,5 +1,6 @@
 """``attend`` against a float64 softmax over exactly the tokens that the rule lets a query see."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,7 +65,7 @@ def run(pads, cuts, total, groups=2, mask_kind="bool", k_dim=16, v_dim=24, **opt
     past = layer()
     bounds = [0, *cuts, total]
     pieces = []
-    for a, b in zip(bounds, bounds[1:], strict=False):
+    for a, b in pairwise(bounds):
         past.update(k[:, :, a:b], v[:, :, a:b])
         mask = causal(rows, b - a, b, pads)
         if mask_kind == "float":

@@ -8,8 +8,14 @@ import sys
 import pytest
 import torch
 from hf_tiny import cache, held_bytes, llama, model, page_bytes, prompt
-from transformers import BertConfig, BertModel, MambaConfig, MambaForCausalLM
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import (
+    BertConfig,
+    BertModel,
+    MambaConfig,
+    MambaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from kakeya_fast import hf
 from kakeya_fast.hf import build_kakeya_cache

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from hf_tiny import cache, generate, model, packed_layers, padded, prompt
-from transformers import GptOssConfig  # noqa: F401  (a family with learned sinks)
 
 FOUR = {"num_hidden_layers": 4}
 MIXED = ["sliding_attention", "full_attention"] * 2
@@ -56,7 +55,13 @@ CASES = {
     ),
     "learned sinks": (
         "GptOss",
-        FOUR | {"sliding_window": 20, "layer_types": MIXED, "num_local_experts": 2},
+        FOUR
+        | {
+            "sliding_window": 20,
+            "layer_types": MIXED,
+            "num_local_experts": 2,
+            "num_experts_per_tok": 2,
+        },
         [S, P, S, P],
     ),
     "no shared layers": (
@@ -75,9 +80,10 @@ CASES = {
         FOUR | GEMMA4 | {"num_kv_shared_layers": 2},
         [S, P, "DummyLayer", "DummyLayer"],
     ),
-    "two sizes of heads": (
+    "latents": (
         "DeepseekV3",
         {
+            "head_dim": 8,
             "kv_lora_rank": 16,
             "q_lora_rank": 16,
             "qk_rope_head_dim": 8,
@@ -112,7 +118,9 @@ def test_plan_and_equal_tokens(case):
     expected = generate(of, inputs, new=24)
     past = cache(of, "raw")
     assert [type(layer).__name__ for layer in past.layers] == plan
-    assert of.config._attn_implementation in ("kakeya_sdpa", "kakeya_eager")
+    assert past.attention == ("dense" if case == "latents" else "packed")
+    switched = of.config._attn_implementation in ("kakeya_sdpa", "kakeya_eager")
+    assert switched == (past.attention == "packed")
     assert torch.equal(generate(of, inputs, past, new=24), expected)
     for layer in packed_layers(past):
         assert layer.state.pages.count.tolist() == [2, 2]
@@ -136,10 +144,10 @@ def test_head_dims_of_the_plan_are_those_of_the_tokens():
     past = cache(of := model(family, **options), "scalar:b=4")
     generate(of, prompt(1, 50), past, new=2)
     assert [layer.state.layouts[0].head_dim for layer in packed_layers(past)] == [32, 32]
-    family, options, _ = CASES["two sizes of heads"]
+    family, options, _ = CASES["latents"]
     past = cache(of := model(family, **options), "scalar:b=4")
     generate(of, prompt(1, 50), past, new=2)
-    assert [x.head_dim for x in past.layers[0].state.layouts] == [24, 24]
+    assert [x.head_dim for x in past.layers[0].state.layouts] == [16, 8]
 
 
 def test_multimodal_model_switches_its_text_part_only():

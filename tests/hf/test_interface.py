@@ -46,10 +46,6 @@ def test_no_cache_and_training_take_the_base():
     assert of.model.layers[0].self_attn.k_proj.weight.grad.abs().sum() > 0
 
 
-class Copied(torch.Tensor):
-    """Stands for keys that a model has computed with."""
-
-
 def test_a_lost_handle_is_loud():
     past = cache(of := model("Llama"))
     key, value = past.update(torch.randn(1, 2, 5, 16), torch.randn(1, 2, 5, 16), 0)
@@ -81,7 +77,7 @@ def test_options_that_packed_attention_lacks(options):
 
 
 def gptj():
-    return model("GPTJ", n_embd=64, n_head=4, n_layer=2, rotary_dim=8, n_positions=512)
+    return model("GPTJ", hidden_size=64, rotary_dim=8)
 
 
 @pytest.mark.parametrize("way", [{}, {"num_beams": 2}, {"prompt_lookup_num_tokens": 5}], ids=str)

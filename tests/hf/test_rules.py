@@ -1,5 +1,7 @@
 """What the bytes may depend on: the tokens of the row, and nothing else."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ def fill(past, inputs, cuts):
     """Run the model over the tokens, cut into calls at these places; the last logits."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     bounds = [0, *cuts, ids.shape[1]]
-    for a, b in zip(bounds, bounds[1:], strict=False):
+    for a, b in pairwise(bounds):
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, a:b]
         out = llama(torch.float64)(
             ids[:, a:b],
