@@ -28,7 +28,8 @@ class Affine:
         self.full = length // self.size * self.size
         self.owner = torch.arange(length, device=device) // self.size
         # A tensor: torch on CUDA multiplies by the reciprocal of a Python divisor.
-        self.levels = torch.tensor(float(2 ** layout.codec.integer("b") - 1), device=device)
+        levels = 2 ** layout.codec.integer("b") - 1
+        self.levels = torch.tensor(levels, dtype=torch.float32, device=device)
 
     def fields(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """(N, P, D) float32 -> fields, bad (N, P) bool"""

@@ -130,7 +130,7 @@ def first_bad(bad: Tensor, offset: int) -> str:
 def _same_device(x: Tensor, device: torch.device) -> None:
     """Refuse a tensor that lies elsewhere: moving it in silence would hide a slow path.
 
-    Rule: page.shape.exact
+    Rule: num.input.device
     """
     if x.device.type != device.type or device.index not in (None, x.device.index):
-        raise ShapeError("page.shape.exact", f"tensor on {x.device}, backend on {device}")
+        raise ShapeError("num.input.device", f"tensor on {x.device}, backend on {device}")

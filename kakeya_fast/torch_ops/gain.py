@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,12 +42,11 @@ class Gain:
     def __init__(self, d: int, device: torch.device) -> None:
         grid, middle = gain_grid(), gain_midpoints()
         self.grid = torch.tensor(grid, device=device)
-        self.reciprocals = torch.tensor(grid[(256 - torch.arange(256).numpy()) % 256])
-        self.reciprocals = self.reciprocals.to(device)
+        self.reciprocals = torch.tensor(grid[-np.arange(256) % 256], device=device)
         self.middle = torch.tensor(middle[1:256], device=device)
         self.limit = torch.tensor(middle[256], device=device)
         # Held as tensors: torch on CUDA multiplies by the reciprocal of a Python divisor.
-        self.count = torch.tensor(float(d), device=device)
+        self.count = torch.tensor(d, dtype=torch.float32, device=device)
         self.share = torch.tensor(1 / 448, dtype=torch.float32, device=device)
 
     def of_rms(self, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,9 @@
 
 import logging
 import pickle
+import re
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +131,14 @@ def test_paths_and_variables_come_from_env(monkeypatch, tmp_path):
     monkeypatch.setenv("KAKEYA_CACHE_DIR", str(tmp_path / "c"))
     assert env.cache_dir() == tmp_path / "c"
     assert not env.cache_dir().exists()
+
+
+def test_environment_variables_are_few_and_all_in_env():
+    package = Path(env.__file__).parent
+    known = set(re.findall(r"KAKEYA_[A-Z_]+", Path(env.__file__).read_text("utf-8")))
+    assert 0 < len(known) <= 5
+    for source in package.rglob("*.py"):
+        text = source.read_text("utf-8")
+        assert set(re.findall(r"KAKEYA_[A-Z_]+", text)) <= known, source
+        if "KAKEYA_" in text and source.name != "env.py":
+            assert not re.search(r"os\.(environ|getenv)", text), source

@@ -140,3 +140,20 @@ def test_flushed_subnormals_are_refused_not_dropped(x):
     finally:
         torch.set_flush_denormal(False)
     assert torch.equal(fast.encode_tensor(x, LAYOUT), body)
+
+
+@pytest.mark.parametrize("codec", ["raw", "fp8", "int:b=3", "scalar", "d4", "e8"])
+def test_process_wide_torch_settings_change_nothing(x, codec):
+    layout = page_layout(codec, 96, 16)
+    body = Backend().encode_tensor(x, layout)
+    y = Backend().decode_tensor(body, layout)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+            fresh = Backend()
+            again = fresh.encode_tensor(x, layout)
+            back = fresh.decode_tensor(again, layout)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(again, body)
+    assert torch.equal(back, y)
