@@ -185,7 +185,7 @@ class Backend:
     def _codec(self, layout: PageLayout) -> Codec:
         support = self.supports(layout)
         if not support.ok:
-            raise Unsupported("backend.support.honest", support.reason)
+            raise Unsupported("backend.codec.offered", support.reason)
         return CODECS[layout.codec.id]
 
 

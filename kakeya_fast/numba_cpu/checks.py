@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_fast.numba_cpu.half import BF16, F16, F32
-from kakeya_ref.errors import Malformed, ShapeError, Unsupported, UsageError
+from kakeya_ref.errors import Malformed, ShapeError, UsageError
 from kakeya_ref.types import PageLayout
 
 
@@ -40,9 +40,7 @@ def tensor_bits(x: Any, layout: PageLayout) -> tuple[NDArray[Any], int]:
     Raises
     ------
     ShapeError
-        Not (N, P, D), or not a float dtype.
-    Unsupported
-        On another device.
+        Not (N, P, D), not a float dtype, or on another device.
     """
     import torch
 
@@ -67,7 +65,7 @@ def tensor_pages(pages: Any, layout: PageLayout) -> NDArray[np.uint8]:
 
     Raises
     ------
-    Malformed, Unsupported
+    Malformed, ShapeError
     """
     import torch
 
@@ -119,4 +117,4 @@ def _shape(x: Any, layout: PageLayout) -> None:
 
 def _on_cpu(x: Any) -> None:
     if x.device.type != "cpu":
-        raise Unsupported("num.input.device", f"tensor on {x.device}, backend on cpu")
+        raise ShapeError("num.input.device", f"tensor on {x.device}, backend on cpu")

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import vectorcheck as vc
 
-from kakeya_ref import KakeyaError, ReferenceBackend, codec_ids, page_layout
+from kakeya_fast import get_backend
+from kakeya_ref import (
+    KakeyaError,
+    ReferenceBackend,
+    ShapeError,
+    Support,
+    Unsupported,
+    codec_ids,
+    page_layout,
+)
 
 REFUSED = [c for c in vc.all_cases() if c["verdict"] == "invalid"]
 
@@ -55,3 +64,27 @@ def test_refused_input_leaves_no_trace() -> None:
         ref.encode(bad, layout)
     assert bad.tobytes() == before
     assert np.array_equal(ref.encode(vectors(), layout), good)
+
+
+@pytest.mark.parametrize("name", ["numba", "torch"])
+def test_tensors_on_another_device_are_refused(name: str) -> None:
+    """Rule: num.input.device"""
+    torch = pytest.importorskip("torch")
+    backend, layout = get_backend(name), page_layout("e8", 24, 16)
+    with pytest.raises(ShapeError, match=r"^\[num.input.device\]"):
+        backend.encode_tensor(torch.zeros(1, 16, 24, device="meta"), layout)
+    pages = torch.zeros(1, layout.nbytes, dtype=torch.uint8, device="meta")
+    with pytest.raises(ShapeError, match=r"^\[num.input.device\]"):
+        backend.decode_tensor(pages, layout)
+
+
+@pytest.mark.parametrize("name", ["numba", "torch"])
+def test_backends_refuse_what_they_do_not_offer(name: str, monkeypatch) -> None:
+    """Rule: backend.codec.offered, backend.profile.declared"""
+    backend = get_backend(name)
+    assert backend.profile == "exact"
+    monkeypatch.setattr(
+        type(backend), "supports", lambda self, layout: Support(False, frozenset(), "not today")
+    )
+    with pytest.raises(Unsupported, match=r"^\[backend.codec.offered\] not today"):
+        backend.encode(vectors(), page_layout("e8", 24, 16))
