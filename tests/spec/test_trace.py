@@ -42,6 +42,7 @@ NEEDS: dict[str, set[str]] = {
     "decode": {"check"},
     "backend": {"code", "test"},
     "backend.profile": {"check"},
+    "backend.profile.declared": {"cited", "test"},
     "backend.support": {"check"},
     "cache": {"cited", "test"},
     "contract": {"code", "test"},
