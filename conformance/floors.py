@@ -9,7 +9,7 @@ from typing import Any
 
 from kakeya_conformance.model import Check
 from kakeya_conformance.report import Report
-from kakeya_conformance.vectors import broken_manifest, frozen_vectors, manifest_hash
+from kakeya_conformance.vectors import manifest_problems
 
 
 def floors() -> dict[str, Any]:
@@ -25,30 +25,29 @@ def shortfalls(
 ) -> list[str]:
     """Reasons why the run was too small; empty when it was large enough.
 
-    With ``--only`` the floor is one case. Otherwise every offered codec must have run the
-    number of cases that ``manifest.toml`` demands for its features, and every check that an
-    offered codec and its features select must have run at least once.
+    With ``--only`` the floor is one case. Otherwise every offered codec must have run, for each
+    of its features, the number of checks and cases that ``manifest.toml`` demands, and the frozen
+    vectors must be those of their manifest, all of them.
     """
     if report.ran == 0:
         return ["no case ran"]
-    missing = [f"vectors: {path} differs from MANIFEST.sha256" for path in broken_manifest()]
+    missing = [f"vectors: {problem}" for problem in manifest_problems()]
     if filtered:
         return missing
-    demanded = floors()
-    if manifest_hash() == "none":
-        missing.append("vectors: MANIFEST.sha256 is not there")
-    if len(frozen_vectors()) < demanded["vectors"]["cases"]:
-        missing.append(f"vectors: found {len(frozen_vectors())}, want {demanded['vectors']}")
     for codec_id, features in offers.items():
-        want = sum(demanded[feature]["cases"] for feature in features if feature in demanded)
-        got = report.per_codec[codec_id].ran if codec_id in report.per_codec else 0
-        if got < want:
-            missing.append(f"{codec_id}: {got} cases ran, the manifest demands {want}")
-    features = frozenset().union(*offers.values()) if offers else frozenset()
-    ran = sum(1 for tally in report.checks.values() if tally.ran)
-    want = sum(
-        demanded[feature]["checks"] for feature in features | {"always"} if feature in demanded
-    )
-    if ran < want:
-        missing.append(f"{ran} checks ran, the manifest demands {want}")
+        ran = {name: t.ran for name, t in report.per_codec.get(codec_id, {}).items() if t.ran}
+        for feature in sorted(features):
+            mine = {name: n for name, n in ran.items() if feature_of(checks[name]) == feature}
+            floor = floors()[codec_id][feature]
+            for what, got in (("checks", len(mine)), ("cases", sum(mine.values()))):
+                if got < floor[what]:
+                    missing.append(
+                        f"{codec_id}, {feature}: {got} {what} ran, the manifest demands "
+                        f"{floor[what]}"
+                    )
     return missing
+
+
+def feature_of(check: Check) -> str:
+    """The feature that a check is counted under: ``encode`` where it needs encoding."""
+    return "encode" if "encode" in check.needs else "decode"

@@ -55,7 +55,8 @@ def _entry_point(name: str) -> str:
 
 
 def _instance(found: Any, shown: str) -> Backend:
-    backend = found() if isinstance(found, type) or not hasattr(found, "encode") else found
+    made = isinstance(found, type) or (callable(found) and not hasattr(found, "encode"))
+    backend = found() if made else found
     missing = [m for m in METHODS if not callable(getattr(backend, m, None))]
     if missing:
         raise UsageError("backend.name.explicit", f"{shown} has no {', '.join(missing)}")

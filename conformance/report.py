@@ -58,7 +58,7 @@ class Report:
     backend_version: str
     offers: dict[str, list[str]]
     checks: dict[str, Tally] = field(default_factory=dict)
-    per_codec: dict[str, Tally] = field(default_factory=dict)
+    per_codec: dict[str, dict[str, Tally]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)

@@ -172,8 +172,8 @@ def _run(case: Case, report: Report, excused: dict[str, str], profile: str) -> N
     except Exception as error:
         tally.failed += 1
         report.failures.append(_failure(case, error, report, name in excused))
-    codec = report.per_codec.setdefault(case.codec_id, Tally()) if case.codec_id else Tally()
-    for total in (report.checks.setdefault(name, Tally()), codec):
+    of_codec = report.per_codec.setdefault(case.codec_id, {}) if case.codec_id else {}
+    for total in (report.checks.setdefault(name, Tally()), of_codec.setdefault(name, Tally())):
         total.passed += tally.passed
         total.failed += tally.failed
         total.skipped += tally.skipped

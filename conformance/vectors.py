@@ -144,20 +144,23 @@ def manifest_hash() -> str:
     return hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
 
 
-def manifest_files() -> list[tuple[str, str]]:
-    """(path below ``spec/vectors``, hash) of every file that the manifest lists."""
+@cache
+def manifest_problems() -> tuple[str, ...]:
+    """What differs between the files and ``MANIFEST.sha256``: hash, number of cases, presence.
+
+    A changed vector is not evidence, and a suite that read fewer cases has not run.
+    """
     manifest = _root().joinpath("MANIFEST.sha256")
     if not manifest.is_file():
-        return []
-    rows = [line.split() for line in manifest.read_text("utf-8").splitlines() if line.strip()]
-    return [(row[-1], row[0]) for row in rows if not row[0].startswith("#")]
-
-
-def broken_manifest() -> list[str]:
-    """Files that are missing or differ from the manifest: a changed vector is not evidence."""
-    broken = []
-    for path, digest in manifest_files():
+        return ("MANIFEST.sha256 is not there",)
+    problems = []
+    for line in manifest.read_text("utf-8").splitlines():
+        digest, count, path = line.split()
         file = _root().joinpath(path)
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-            broken.append(path)
-    return broken
+        if not file.is_file():
+            problems.append(f"{path} is not there")
+        elif hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            problems.append(f"{path} differs from MANIFEST.sha256")
+        elif len(json.loads(file.read_text("utf-8"))["cases"]) != int(count):
+            problems.append(f"{path} does not hold {count} cases")
+    return tuple(problems)

@@ -21,7 +21,13 @@ PRODUCTS = [
     "d4.decode.product",
     "e8.decode.product",
 ]
-PLANES = ["page.plane.strided", "page.plane.split", "page.byte.little-endian"]
+PLANES = [
+    "page.plane.strided",
+    "page.plane.split",
+    "page.plane.aligned",
+    "page.byte.little-endian",
+    "page.header.none",
+]
 REFUSALS = [
     "raw.code.finite",
     "fp8.code.nan",
@@ -91,6 +97,12 @@ def check_page__rejects_other_arrays(t: Trial) -> None:
             t.decode(wrong)
 
 
+@check(rules=PLANES, level="bits", needs={"decode"})
+def check_page__fields_stand_where_the_layout_says(t: Trial) -> None:
+    """Pages that the suite builds field by field from the layout are read right."""
+    t.agree_decode(pages.build(t.layout, pages.random_fields(t.layout, 3, t.rng())))
+
+
 @check(rules=["page.padding.zero"], level="bits", needs={"decode"})
 def check_page__padding_is_not_read(t: Trial) -> None:
     """What stands in the padding between planes changes nothing."""
@@ -151,7 +163,7 @@ def check_decode__reads_every_gain(t: Trial) -> None:
 
 
 @check(
-    rules=[*PRODUCTS, *PLANES],
+    rules=PRODUCTS,
     level="bits",
     needs={"decode"},
     codecs=["fp8", "int", "scalar", "raw"],

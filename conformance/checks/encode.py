@@ -36,7 +36,7 @@ def check_encode__agrees_with_reference(t: Trial) -> None:
 
 
 @check(
-    rules=["scalar.code.boundary", "scale.byte.midpoint"],
+    rules=["scalar.code.boundary", "scale.byte.reciprocal"],
     level="tie",
     needs={"encode"},
     over="drawn",
@@ -81,6 +81,7 @@ def check_scale__sums_by_halving(t: Trial) -> None:
         "d4.nearest.inside",
         "e8.nearest.inside",
         "e8.coset.tie",
+        "scale.byte.reciprocal",
         "num.round.half-even",
     ],
     level="tie",

@@ -1,0 +1,1 @@
+"""A backend to copy, and an expected file to copy."""
