@@ -11,6 +11,8 @@ from kakeya_conformance.model import SuiteUsage
 def read_expected(path: str | Path, known: set[str]) -> dict[str, str]:
     """Check name -> reason.
 
+    Rule: conformance.expected.strict
+
     Raises
     ------
     SuiteUsage

@@ -28,6 +28,8 @@ def shortfalls(
     With ``--only`` the floor is one case. Otherwise every offered codec must have run, for each
     of its features, the number of checks and cases that ``manifest.toml`` demands, and the frozen
     vectors must be those of their manifest, all of them.
+
+    Rule: conformance.floor.ran, conformance.vectors.frozen
     """
     if report.ran == 0:
         return ["no case ran"]

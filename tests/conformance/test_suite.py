@@ -97,6 +97,7 @@ def test_an_only_that_selects_nothing_is_3():
 
 
 def test_fewer_cases_than_the_floor_is_3(monkeypatch):
+    """Rule: conformance.floor.ran"""
     many = {"raw": {f: {"checks": 1, "cases": 10**6} for f in ("decode", "encode")}}
     monkeypatch.setattr(floors, "floors", lambda: many)
     report = run_checks(RawOnly())
@@ -106,6 +107,7 @@ def test_fewer_cases_than_the_floor_is_3(monkeypatch):
 
 
 def test_changed_vectors_are_3(monkeypatch):
+    """Rule: conformance.vectors.frozen"""
     monkeypatch.setattr(floors, "manifest_problems", lambda: ("v1/raw/values.json differs",))
     assert run_checks(RawOnly(), only="check_encode__repeats").exit_code == 3
 
@@ -181,6 +183,7 @@ def test_expected_failures_are_forgiven(tmp_path):
 
 
 def test_an_expected_failure_that_passes_is_an_error(tmp_path):
+    """Rule: conformance.expected.strict"""
     path = expected(tmp_path, '[check_encode__repeats]\nreason = "none"')
     report = run_checks(RawOnly(), expected=path)
     assert report.exit_code == 2

@@ -112,6 +112,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_plan_and_equal_tokens(case):
+    """Rule: cache.plan.library"""
     family, options, plan = CASES[case]
     of = model(family, **options)
     inputs = padded(prompt(2, 60), [0, 13])

@@ -69,6 +69,7 @@ def test_an_implementation_set_later_is_loud():
     ids=lambda o: next(iter(o)),
 )
 def test_options_that_packed_attention_lacks(options):
+    """Rule: cache.attend.option"""
     past = cache(of := model("Llama"))
     key, value = past.update(torch.randn(1, 2, 5, 16), torch.randn(1, 2, 5, 16), 0)
     attn = of.model.layers[0].self_attn
@@ -82,6 +83,7 @@ def gptj():
 
 @pytest.mark.parametrize("way", [{}, {"num_beams": 2}, {"prompt_lookup_num_tokens": 5}], ids=str)
 def test_models_off_the_registry_get_the_dense_path(way, caplog):
+    """Rule: cache.attend.logged"""
     of = gptj()
     before = of.config._attn_implementation
     with caplog.at_level(logging.WARNING, "kakeya"):

@@ -34,6 +34,7 @@ def fill(past, inputs, cuts):
     ids=lambda cuts: f"{len(cuts)} cuts from {cuts[0]}",
 )
 def test_chunked_prefill_is_one_shot_prefill_to_the_byte(cuts):
+    """Rule: cache.append.causal, cache.read.own-page-exact"""
     inputs = padded(prompt(1, TOKENS), [0])
     one, many = cache(llama(torch.float64), LOSSY), cache(llama(torch.float64), LOSSY)
     expected, got = fill(one, inputs, []), fill(many, inputs, cuts)
@@ -46,6 +47,7 @@ def test_chunked_prefill_is_one_shot_prefill_to_the_byte(cuts):
 
 @pytest.mark.parametrize("cuts", [[], [7, 40, 41, 150], list(range(25, 200, 25))], ids=str)
 def test_rows_are_as_if_alone(cuts):
+    """Rule: cache.row.independent, cache.row.start"""
     ids, pads = prompt(4, TOKENS), [0, 17, 64, 190]
     inputs = padded(ids, pads)
     past = cache(llama(torch.float64), LOSSY)
@@ -65,6 +67,7 @@ def test_rows_are_as_if_alone(cuts):
 
 
 def test_packed_bytes_never_change():
+    """Rule: cache.page.never-reencoded"""
     past = cache(llama(), LOSSY)
     seen = [b"", b""]
     for step in range(6):
@@ -101,6 +104,7 @@ def test_crop_inside_the_tail_leaves_no_trace():
 
 
 def test_crop_inside_a_page_keeps_its_bytes_and_shortens_it():
+    """Rule: cache.crop.short-page"""
     past = cache(llama(), LOSSY)
     llama()(prompt(1, 4 + 3 * 32 + 5), past_key_values=past)
     layer = past.layers[0]
@@ -136,6 +140,7 @@ def test_generation_after_short_pages_reads_what_the_cache_holds():
 
 @pytest.mark.parametrize("drop", [1, 12, 33, 70, 130])
 def test_recorded_crop_is_as_if_the_tokens_never_came(drop):
+    """Rule: cache.crop.recorded"""
     of = llama(torch.float64)
     past, plain = cache(of, LOSSY), cache(of, LOSSY)
     past.activate_past_recording()
