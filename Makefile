@@ -25,8 +25,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# mypy knows folders, not the import names that setuptools maps them to.
 types: setup
-	$(BIN)/mypy
+	mkdir -p $(VENV)/types
+	ln -sfn ../../conformance $(VENV)/types/kakeya_conformance
+	ln -sfn ../../spec $(VENV)/types/kakeya_spec
+	MYPYPATH=$(VENV)/types $(BIN)/mypy
 
 imports: setup
 	$(BIN)/lint-imports --no-cache

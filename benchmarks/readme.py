@@ -1,0 +1,123 @@
+"""Write the generated parts of ``README.md`` from the registry and committed result files.
+
+``python -m benchmarks.readme`` rewrites them, ``--check`` only compares (exit code 1 when a
+number in the README is not the one in the file it cites).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from kakeya_fast.quality.table import cells
+from kakeya_ref.layout import page_layout
+from kakeya_ref.registry import codec_ids, parse_codec, registry
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BACKENDS = ("ref", "numba", "torch")
+SHOWN = ("fp8", "int", "e8:q=10", "scalar:b=4", "e8:q=4", "scalar:b=3", "d4:q=3", "e8:q=2")
+COLUMNS = ("setting", "page bits", "held bits", "ΔPPL % [95 %]", "KL [95 %]", "top-1 %")
+PICK = (0, 1, 2, 5, 6, 7)  # of the columns of kakeya_fast.quality.table
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """Markdown lines."""
+    lines = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def status() -> list[str]:
+    """Codecs against the conformance reports of the backends."""
+    reports = {b: load(RESULTS / "conformance" / f"{b}.json") for b in BACKENDS}
+    rows = []
+    for codec_id in codec_ids():
+        codec = parse_codec(codec_id)
+        full = ",".join(f"{n}={v}" for n, v in codec.params)
+        rows.append(
+            (
+                f"[`{codec_id}`](spec/codecs/{codec_id}.md)",
+                f"`{full}`" if full else "",
+                f"{page_layout(codec, 128).bits_per_element:g}",
+                registry()["codecs"][codec_id]["status"],
+                *(verdict(reports[b], codec_id) for b in BACKENDS),
+            )
+        )
+    header = ("codec", "defaults", "bits at D = 128", "status", *BACKENDS)
+    suite = reports["ref"]
+    note = (
+        f"Conformance by `kakeya conform BACKEND --profile {suite['profile']}`, suite "
+        f"{suite['suite_version']}, manifest {suite['manifest'][:12]}: reports in "
+        "[`benchmarks/results/conformance/`](benchmarks/results/conformance)."
+    )
+    return [*table(header, rows), "", note]
+
+
+def verdict(report: dict[str, Any], codec_id: str) -> str:
+    """``exact`` or ``bounded`` where the report covers the codec and has no failure."""
+    if codec_id not in report["codecs"] or report["failures"]:
+        return "–"
+    return str(report["backend"]["profile"])
+
+
+def numbers() -> list[str]:
+    """Quality of a few settings on each model and text, then speed."""
+    out: list[str] = []
+    for path in sorted((RESULTS / "quality").glob("*.json")):
+        data = load(path)
+        model, text, protocol = data["model"], data["text"], data["protocol"]
+        wanted = {str(parse_codec(s)) for s in SHOWN}
+        picked = [r for r in data["summary"] if r["setting"] in wanted]
+        name = path.relative_to(ROOT)
+        out += [
+            f"**{model['name']}**, {text['name']} text, {protocol['passages']} passages of "
+            f"{protocol['ctx']} tokens, {protocol['sinks']} exact sinks, uncompressed PPL "
+            f"{picked[0]['base_ppl']:.2f} ([`{name}`]({name}), all settings in "
+            f"[the table]({name.with_suffix('.md')})):",
+            "",
+            *table(COLUMNS, [tuple(cells(r)[i] for i in PICK) for r in picked]),
+            "",
+        ]
+    return [*out, *speed()]
+
+
+def speed() -> list[str]:
+    """The speed table that ``benchmarks.speed`` wrote, for the shape of the target."""
+    name = (RESULTS / "speed-cpu.md").relative_to(ROOT)
+    return [f"Encode and decode speed against a memory copy: [`{name}`]({name})."]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A result file."""
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def render(text: str) -> str:
+    """README with its generated parts made anew."""
+    for part, make in (("status", status), ("numbers", numbers)):
+        mark = re.compile(rf"(<!-- generated: {part} .*?-->\n).*?(<!-- end -->)", re.DOTALL)
+        body = "\n".join(make()).rstrip() + "\n"
+        text, hits = mark.subn(lambda m, b=body: m[1] + b + m[2], text)
+        if hits != 1:
+            raise SystemExit(f"README.md has {hits} places for {part!r}, want 1")
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare, never write")
+    args = parser.parse_args()
+    readme = ROOT / "README.md"
+    old = readme.read_text("utf-8")
+    new = render(old)
+    if args.check:
+        raise SystemExit(0 if new == old else "README.md is not what the result files say")
+    readme.write_text(new, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
