@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Any
 
 from kakeya_fast import env, registry
@@ -102,7 +103,15 @@ def _open(info: registry.BackendInfo, device: str) -> Any:
     with _lock:
         if key not in _ready:
             backend = info.load(device)
-            power_on(backend)
+            begun = time.perf_counter()
+            made = power_on(backend)
+            LOG.info(
+                "[backend.selftest.first] %s on %s: %d comparisons in %.0f ms",
+                info.name,
+                device,
+                made,
+                1e3 * (time.perf_counter() - begun),  # a first start may spend it on compiling
+            )
             _ready[key] = with_tensors(backend)
         return _ready[key]
 
