@@ -12,53 +12,56 @@ from kakeya_fast.numba_cpu.jit import serial
 
 
 @serial
-def rank(c, half, q, first_half, index):
-    """Index of every lane's point.
+def rank(c, m, half, q, first_half, index):
+    """Index of the point in every column.
 
     Rule: e8.index.bijective, d4.index.bijective
 
     Parameters
     ----------
-    c : (n, V) float32
-        Coordinates, in the half-odd coset less 1/2; n is 4 or 8.
-    half : (V,) int64
+    c : (n, M) float32
+        Coordinates, in the half-odd coset less 1/2; n is 4 or 8. ``m`` columns are used.
+    half : (M,) int64
         1 for the half-odd coset, else 0.
     first_half : int64
         Index of the first half-odd point.
-    index : (V,) int64
+    index : (M,) int64
         Written.
     """
-    n, lanes = c.shape
+    n = c.shape[0]
     shift = np.float32(q)
-    for v in range(lanes):
+    for v in range(m):
         base = np.uint32(2 * q + 1 - half[v])
         high = np.uint32(0)
         for i in range(4):
             high = np.uint32(high * base + np.uint32(np.int32(c[i, v] + shift)))
-        value = np.int64(high)
-        if n == 8:
+        index[v] = np.int64(high)
+    if n == 8:
+        for v in range(m):
+            base = np.uint32(2 * q + 1 - half[v])
             low = np.uint32(0)
             for i in range(4, 8):
                 low = np.uint32(low * base + np.uint32(np.int32(c[i, v] + shift)))
             squared = np.int64(base * base)
-            value = value * squared * squared + np.int64(low)
-        index[v] = (value >> 1) + half[v] * first_half
+            index[v] = index[v] * squared * squared + np.int64(low)
+    for v in range(m):
+        index[v] = (index[v] >> 1) + half[v] * first_half
 
 
 @serial
-def unrank(index, q, first_half, c, digits):
-    """Inverse of :func:`rank`; the half-odd coset's 1/2 is included.
+def unrank(index, m, q, first_half, pairs, c):
+    """Inverse of :func:`rank`, without the 1/2 of the half-odd coset.
 
     Rule: e8.index.bijective, d4.index.bijective
 
     Parameters
     ----------
-    index : (V,) int64
-        Below the number of points.
-    c : (n, V) float32
-        Written.
-    digits : (n, V) float32
+    index : (M,) int64
+        Below the number of points; ``m`` columns are used.
+    pairs : (n // 2, M) int64
         Scratch.
+    c : (n, M) float32
+        Written.
 
     Notes
     -----
@@ -67,40 +70,36 @@ def unrank(index, q, first_half, c, digits):
     a whole number, far more than the rounding error. The first split of a 63-bit number is
     corrected by one step.
     """
-    n, lanes = c.shape
-    for v in range(lanes):
-        half = index[v] >= first_half
-        base = np.int64(2 * q if half else 2 * q + 1)
-        pair = base * base
-        value = 2 * (index[v] - (first_half if half else 0))
-        high = value
-        if n == 8:
-            quad = pair * pair
+    n = c.shape[0]
+    for v in range(m):
+        half = np.int64(index[v] >= first_half)
+        pairs[0, v] = 2 * (index[v] - half * first_half)
+    if n == 8:
+        for v in range(m):
+            base = 2 * q + 1 - np.int64(index[v] >= first_half)
+            quad = base * base * base * base
+            value = pairs[0, v]
             high = np.int64(np.float64(value) / np.float64(quad))
             rest = value - high * quad
-            high += (1 if rest >= quad else 0) - (1 if rest < 0 else 0)
-            low = value - high * quad
-            third = np.int64((np.float64(low) + 0.5) / np.float64(pair))
-            digits[4, v] = np.float32(third)
-            digits[6, v] = np.float32(low - third * pair)
-        first = np.int64((np.float64(high) + 0.5) / np.float64(pair))
-        digits[0, v] = np.float32(first)
-        digits[2, v] = np.float32(high - first * pair)
-    for i in range(0, n, 2):
-        for v in range(lanes):
-            base = np.float32(2 * q) if index[v] >= first_half else np.float32(2 * q + 1)
-            both = digits[i, v]
+            high += np.int64(rest >= quad) - np.int64(rest < 0)
+            pairs[0, v], pairs[2, v] = high, value - high * quad
+    for k in range(0, n // 2, 2):
+        for v in range(m):
+            base = 2 * q + 1 - np.int64(index[v] >= first_half)
+            square = base * base
+            value = pairs[k, v]
+            upper = np.int64((np.float64(value) + 0.5) / np.float64(square))
+            pairs[k, v], pairs[k + 1, v] = upper, value - upper * square
+    for k in range(n // 2):
+        for v in range(m):
+            base = np.float32(2 * q + 1 - np.int64(index[v] >= first_half))
+            both = np.float32(pairs[k, v])
             upper = np.float32(np.int32((both + np.float32(0.5)) / base))
-            c[i, v] = upper
-            c[i + 1, v] = both - upper * base
-    for v in range(lanes):
-        half = index[v] >= first_half
-        odd = np.float32(0)
-        for i in range(n):
-            odd += c[i, v]
-        if half and np.int32(odd) & np.int32(1):
-            c[n - 1, v] += np.float32(1)
-    for i in range(n):
-        for v in range(lanes):
-            lift = np.float32(0.5) if index[v] >= first_half else np.float32(0)
-            c[i, v] = c[i, v] - np.float32(q) + lift
+            c[2 * k, v] = upper - np.float32(q)
+            c[2 * k + 1, v] = both - upper * base - np.float32(q)
+    if n == 8:
+        for v in range(m):
+            # The stored last digit is even; the sum of the first seven tells what was dropped.
+            total = c[0, v] + c[1, v] + c[2, v] + c[3, v] + c[4, v] + c[5, v] + c[6, v]
+            odd = (np.int32(total) + 7 * q) & np.int64(index[v] >= first_half)
+            c[7, v] += np.float32(odd)

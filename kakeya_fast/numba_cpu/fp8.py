@@ -80,7 +80,7 @@ def _round_e4m3(x):
 
 @serial
 def _encode_pages(x, out, p, kind, start, stop):
-    pages, tokens, d = x.shape
+    _, tokens, d = x.shape
     row = np.empty(d, np.uint32)
     y = row.view(np.float32)
     page = np.zeros(p.nbytes, np.uint8)
@@ -111,7 +111,7 @@ def _encode_pages(x, out, p, kind, start, stop):
 
 @serial
 def _decode_pages(pages, out, p, kind, start, stop):
-    count, tokens, d = out.shape
+    _, tokens, d = out.shape
     page = np.empty(p.nbytes, np.uint8)
     for n in range(start, stop):
         page[:] = pages[n]

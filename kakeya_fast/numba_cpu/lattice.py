@@ -25,6 +25,7 @@ from kakeya_ref.layout import LATTICE_BLOCK, lattice_count
 from kakeya_ref.tables import lattice_step
 from kakeya_ref.types import PageLayout
 
+GROUP = 4  # blocks of a lane searched together: the working set stays in the L1 cache
 
 # One flat tuple: numba passes no nested tuples into parallel loops.
 Plan = NamedTuple(
@@ -63,51 +64,66 @@ def plan(layout: PageLayout) -> Plan:
 
 
 @serial
-def _search(y, byte, p, scale, whole, shifted, squares, costs, state, half, index):
-    """Indices of one block of every lane.
+def _search(z, m, p, whole, shifted, squares, costs, state, half, index):
+    """Indices of the nearest points of ``m`` blocks.
 
-    Rule: e8.coset.tie, e8.nearest.inside, d4.nearest.inside, scale.byte.zero
+    Rule: e8.coset.tie, e8.nearest.inside, d4.nearest.inside
 
     Parameters
     ----------
-    y : (n, V) float32
-        Coefficients of the block.
-    index : (V,) int64
+    z : (n, M) float32
+        One block per column, in lattice units.
+    index : (M,) int64
         Written.
     """
-    lanes = y.shape[1]
     q = np.float32(p.q)
-    nearest_even(y, scale, np.float32(0), -q, q, whole, squares, state)
+    nearest_even(z, m, np.float32(0), -q, q, whole, squares, state)
     if p.block == 8:
-        for v in range(lanes):
+        for v in range(m):
             costs[v] = squares[0, v]
-        below = q - np.float32(1)
-        nearest_even(y, scale, np.float32(0.5), -q, below, shifted, squares, state)
-        for v in range(lanes):
-            half[v] = 1 if squares[0, v] < costs[v] else 0
+        nearest_even(z, m, np.float32(0.5), -q, q - np.float32(1), shifted, squares, state)
+        for v in range(m):
+            half[v] = np.int64(squares[0, v] < costs[v])
         for i in range(8):
+            for v in range(m):
+                inner, outer = whole[i, v], shifted[i, v]
+                whole[i, v] = outer if half[v] else inner
+    rank(whole, m, half, p.q, p.first_half, index)
+
+
+@serial
+def _gather(y, first, count, scale, z):
+    """Blocks ``first .. first + count`` of every lane as columns of ``z``, scaled.
+
+    Parameters
+    ----------
+    y : (D, V) float32
+    scale : (V,) float32
+    z : (n, M) float32
+        Written: block ``j`` of lane ``v`` is column ``j * V + v``.
+    """
+    n, lanes = z.shape[0], y.shape[1]
+    for j in range(count):
+        for i in range(n):
             for v in range(lanes):
-                whole[i, v] = shifted[i, v] if half[v] else whole[i, v]
-    rank(whole, half, p.q, p.first_half, index)
-    for v in range(lanes):
-        index[v] = index[v] if byte[v] else 0
+                z[i, j * lanes + v] = y[(first + j) * n + i, v] * scale[v]
 
 
 @serial
 def _encode_pages(x, out, p, kind, start, stop):
-    pages, tokens, d = x.shape
+    _, tokens, d = x.shape
     n_blocks = d // p.block
+    columns = GROUP * p.lanes
     bits = np.empty((d, p.lanes), np.uint32)
     y = bits.view(np.float32)
     squares = np.empty((d // 2, p.lanes), np.float32)
-    gain = np.empty(p.lanes, np.float32)
+    gain, scale = np.empty(p.lanes, np.float32), np.empty(p.lanes, np.float32)
     byte = np.empty(p.lanes, np.int64)
-    whole = np.empty((p.block, p.lanes), np.float32)
-    shifted = np.empty((p.block, p.lanes), np.float32)
-    errors = np.empty((p.block, p.lanes), np.float32)
-    state = np.empty((4, p.lanes), np.float32)
-    half = np.zeros(p.lanes, np.int64)
-    index = np.empty(p.lanes, np.int64)
+    z = np.empty((p.block, columns), np.float32)
+    whole, shifted, errors = np.empty_like(z), np.empty_like(z), np.empty_like(z)
+    costs = np.empty(columns, np.float32)
+    state = np.empty((4, columns), np.float32)
+    half, index = np.zeros(columns, np.int64), np.empty(columns, np.int64)
     fields = np.zeros(tokens * n_blocks, np.int64)
     page = np.zeros(p.nbytes, np.uint8)
     broken, refused = NONE, NONE
@@ -118,16 +134,17 @@ def _encode_pages(x, out, p, kind, start, stop):
             refused = min(refused, n * tokens + p0 + large)
             if bad != NONE or large != NONE:
                 continue
-            costs = gain
-            scale = squares[0]
             for v in range(p.lanes):
                 page[p0 + v] = byte[v]
                 scale[v] = p.forward[byte[v]]
-            for j in range(n_blocks):
-                block = y[j * p.block : (j + 1) * p.block]
-                _search(block, byte, p, scale, whole, shifted, errors, costs, state, half, index)
+            for first in range(0, n_blocks, GROUP):
+                count = min(GROUP, n_blocks - first)
+                _gather(y, first, count, scale, z)
+                _search(z, count * p.lanes, p, whole, shifted, errors, costs, state, half, index)
                 for v in range(p.lanes):
-                    fields[(p0 + v) * n_blocks + j] = index[v]
+                    at = (p0 + v) * n_blocks + first
+                    for j in range(count):
+                        fields[at + j] = index[j * p.lanes + v] if byte[v] else 0
         pack_row(fields, p.planes, page)
         out[n] = page
     return broken, refused
@@ -135,37 +152,56 @@ def _encode_pages(x, out, p, kind, start, stop):
 
 @serial
 def _decode_pages(pages, out, p, kind, vectors, start, stop):
-    count, tokens, d = out.shape
+    _, tokens, d = out.shape
     n_blocks = d // p.block
+    columns = GROUP * p.lanes
     bits = np.empty((d, p.lanes), np.uint32)
     y = bits.view(np.float32)
     step = np.empty(p.lanes, np.float32)
-    index = np.empty(p.lanes, np.int64)
-    c = np.empty((p.block, p.lanes), np.float32)
-    digits = np.empty((p.block, p.lanes), np.float32)
+    index = np.empty(columns, np.int64)
+    lift = np.empty(columns, np.float32)
+    c = np.empty((p.block, columns), np.float32)
+    pairs = np.empty((p.block // 2, columns), np.int64)
     fields = np.empty(tokens * n_blocks, np.int64)
     page = np.empty(p.nbytes, np.uint8)
     for n in range(start, stop):
         page[:] = pages[n]
         unpack_row(page, p.planes, fields)
-        largest = np.int64(0)
+        largest = np.uint64(0)
         for j in range(len(fields)):
-            largest = max(largest, fields[j])
-        if largest >= p.count or fields.min() < 0:
+            largest = max(largest, np.uint64(fields[j]))
+        if largest >= np.uint64(p.count):
             return np.int64(n)
         for p0 in range(0, tokens, p.lanes):
             for v in range(p.lanes):
                 step[v] = p.backward[page[p0 + v]]
-            for j in range(n_blocks):
-                for v in range(p.lanes):
-                    index[v] = fields[(p0 + v) * n_blocks + j]
-                unrank(index, p.q, p.first_half, c, digits)
-                for i in range(p.block):
+            for first in range(0, n_blocks, GROUP):
+                count = min(GROUP, n_blocks - first)
+                for j in range(count):
                     for v in range(p.lanes):
-                        # Adding +0 turns the -0 of a zero vector into +0, nothing else.
-                        y[j * p.block + i, v] = c[i, v] * step[v] + np.float32(0)
+                        index[j * p.lanes + v] = fields[(p0 + v) * n_blocks + first + j]
+                m = count * p.lanes
+                unrank(index, m, p.q, p.first_half, pairs, c)
+                for v in range(m):
+                    lift[v] = np.float32(0.5) if index[v] >= p.first_half else np.float32(0)
+                _scatter(c, lift, first, count, step, y)
             synthesise(bits, out, n, p0, kind, p, vectors)
     return NONE
+
+
+@serial
+def _scatter(c, lift, first, count, step, y):
+    """Inverse of :func:`_gather` for points ``c + lift``.
+
+    Rule: d4.decode.product, e8.decode.product, scale.byte.zero
+    """
+    n, lanes = c.shape[0], y.shape[1]
+    for j in range(count):
+        for i in range(n):
+            for v in range(lanes):
+                at = j * lanes + v
+                # Adding +0 turns the -0 of a zero vector into +0 and changes nothing else.
+                y[(first + j) * n + i, v] = (c[i, at] + lift[at]) * step[v] + np.float32(0)
 
 
 def _encode(x, out, p, kind, err):

@@ -107,7 +107,7 @@ def _quantise(a, p, k, low, high, base, width, lo, step, codes):
 
 @serial
 def _encode_pages(x, out, p, kind, start, stop):
-    pages, tokens, d = x.shape
+    _, tokens, d = x.shape
     rows, lanes = _shape(p, tokens, d)
     bits = np.empty((rows, lanes), np.uint32)
     low, high = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
@@ -148,7 +148,7 @@ def _encode_pages(x, out, p, kind, start, stop):
 
 @serial
 def _decode_pages(pages, out, p, kind, start, stop):
-    count, tokens, d = out.shape
+    _, tokens, d = out.shape
     rows, lanes = _shape(p, tokens, d)
     base, width = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
     codes = np.empty((d, tokens), np.uint8)

@@ -29,7 +29,7 @@ def plan(layout: PageLayout) -> Plan:
 
 @serial
 def _encode_pages(x, out, p, kind, start, stop):
-    pages, tokens, d = x.shape
+    _, tokens, d = x.shape
     page = np.zeros(p.nbytes, np.uint8)
     words, halves = page.view(np.uint32), page.view(np.uint16)
     broken, refused = NONE, NONE
@@ -60,7 +60,7 @@ def _encode_pages(x, out, p, kind, start, stop):
 
 @serial
 def _decode_pages(pages, out, p, kind, start, stop):
-    count, tokens, d = out.shape
+    _, tokens, d = out.shape
     page = np.empty(p.nbytes, np.uint8)
     words, halves = page.view(np.uint32), page.view(np.uint16)
     for n in range(start, stop):

@@ -48,37 +48,40 @@ def hadamard(y, lengths, factors):
         stride = 1
         while stride * 8 <= n:
             factor = factors[k] if stride * 8 == n else np.float32(1)
-            _three_strides(block, n, stride * lanes, stride, factor)
+            _three_strides(block, stride * lanes, factor)
             stride *= 8
         while stride < n:
             factor = factors[k] if stride * 2 == n else np.float32(1)
-            _one_stride(block, n, stride * lanes, stride, factor)
+            _one_stride(block, stride * lanes, factor)
             stride *= 2
         start += n
 
 
-@serial
-def _one_stride(block, n, run, stride, factor):
-    w = block.reshape((n // (2 * stride), 2, run))
-    for i in range(w.shape[0]):
-        for v in range(run):
-            a, b = w[i, 0, v], w[i, 1, v]
-            w[i, 0, v] = (a + b) * factor
-            w[i, 1, v] = (a - b) * factor
+# Each group of rows is cut out as an array of its own: seen through the whole block, the rows of
+# neighbouring groups interleave, and the compiler's overlap test sends it to scalar code.
 
 
 @serial
-def _three_strides(block, n, run, stride, factor):
-    w = block.reshape((n // (8 * stride), 8, run))
-    for i in range(w.shape[0]):
+def _one_stride(block, run, factor):
+    for i in range(block.size // (2 * run)):
+        w = block[i * 2 * run : (i + 1) * 2 * run]
         for v in range(run):
-            a0, a1, a2, a3 = w[i, 0, v], w[i, 1, v], w[i, 2, v], w[i, 3, v]
-            a4, a5, a6, a7 = w[i, 4, v], w[i, 5, v], w[i, 6, v], w[i, 7, v]
+            a, b = w[v], w[run + v]
+            w[v], w[run + v] = (a + b) * factor, (a - b) * factor
+
+
+@serial
+def _three_strides(block, run, factor):
+    for i in range(block.size // (8 * run)):
+        w = block[i * 8 * run : (i + 1) * 8 * run]
+        for v in range(run):
+            a0, a1, a2, a3 = w[v], w[run + v], w[2 * run + v], w[3 * run + v]
+            a4, a5, a6, a7 = w[4 * run + v], w[5 * run + v], w[6 * run + v], w[7 * run + v]
             b0, b1, b2, b3 = a0 + a1, a0 - a1, a2 + a3, a2 - a3
             b4, b5, b6, b7 = a4 + a5, a4 - a5, a6 + a7, a6 - a7
             a0, a1, a2, a3 = b0 + b2, b1 + b3, b0 - b2, b1 - b3
             a4, a5, a6, a7 = b4 + b6, b5 + b7, b4 - b6, b5 - b7
-            w[i, 0, v], w[i, 4, v] = (a0 + a4) * factor, (a0 - a4) * factor
-            w[i, 1, v], w[i, 5, v] = (a1 + a5) * factor, (a1 - a5) * factor
-            w[i, 2, v], w[i, 6, v] = (a2 + a6) * factor, (a2 - a6) * factor
-            w[i, 3, v], w[i, 7, v] = (a3 + a7) * factor, (a3 - a7) * factor
+            w[v], w[4 * run + v] = (a0 + a4) * factor, (a0 - a4) * factor
+            w[run + v], w[5 * run + v] = (a1 + a5) * factor, (a1 - a5) * factor
+            w[2 * run + v], w[6 * run + v] = (a2 + a6) * factor, (a2 - a6) * factor
+            w[3 * run + v], w[7 * run + v] = (a3 + a7) * factor, (a3 - a7) * factor

@@ -22,7 +22,6 @@ from kakeya_fast.numba_cpu.transform import (
 from kakeya_ref.tables import lloyd_max
 from kakeya_ref.types import PageLayout
 
-
 # One flat tuple: numba passes no nested tuples into parallel loops.
 Plan = NamedTuple(
     "Plan",
@@ -109,7 +108,7 @@ def _quantise(y, byte, p, scale, live, codes):
 
 @serial
 def _encode_pages(x, out, p, kind, start, stop):
-    pages, tokens, d = x.shape
+    _, tokens, d = x.shape
     bits = np.empty((d, p.lanes), np.uint32)
     squares = np.empty((d // 2, p.lanes), np.float32)
     gain = np.empty(p.lanes, np.float32)
@@ -135,7 +134,7 @@ def _encode_pages(x, out, p, kind, start, stop):
 
 @serial
 def _decode_pages(pages, out, p, kind, vectors, start, stop):
-    count, tokens, d = out.shape
+    _, tokens, d = out.shape
     bits = np.empty((d, p.lanes), np.uint32)
     y = bits.view(np.float32)
     scale = np.empty(p.lanes, np.float32)

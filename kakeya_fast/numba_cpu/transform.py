@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from kakeya_fast.numba_cpu.gain import gain_bytes, rms
@@ -12,7 +10,6 @@ from kakeya_fast.numba_cpu.lanes import NONE, load, store
 from kakeya_fast.numba_cpu.rotate import hadamard, rotation_blocks
 from kakeya_ref.tables import gain_grid, gain_midpoints, signs
 from kakeya_ref.types import PageLayout
-
 
 ROTATION_FIELDS = [
     ("flips", np.ndarray),  # (D,) uint32, sign bits
