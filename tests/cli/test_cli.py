@@ -1,0 +1,165 @@
+"""Every command from the outside: figures, JSON, exit codes, no tracebacks."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")
+from typer.testing import CliRunner
+
+from kakeya_fast.cli import conform as conform_command
+from kakeya_fast.cli.app import app
+from kakeya_ref.backend import ReferenceBackend
+from kakeya_ref.layout import page_layout
+from kakeya_ref.registry import codec_ids
+
+
+def call(*args):
+    return CliRunner().invoke(app, [str(a) for a in args])
+
+
+def data(*args):
+    result = call(*args)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_codecs_lists_the_registry():
+    listed = data("codecs", "--json")["codecs"]
+    assert [c["id"] for c in listed] == codec_ids()
+    scalar = next(c for c in listed if c["id"] == "scalar")
+    assert scalar["bits"]["default"]["64"] == page_layout("scalar:b=4", 64).bits_per_element
+    assert scalar["bits"]["least"]["codec"] == "scalar:b=1"
+    table = call("codecs")
+    assert table.exit_code == 0
+    assert all(name in table.stdout for name in codec_ids())
+
+
+def test_inspect_shows_planes_of_both_streams_and_a_sequence():
+    found = data("inspect", "scalar:b=3", "--v", "e8:q=3", "--tokens", "1000", "--json")
+    assert [p["name"] for p in found["layout"]["planes"]] == ["scales", "codes2", "codes1"]
+    assert found["layout"]["nbytes"] == page_layout("scalar:b=3", 64).nbytes
+    assert found["v_layout"]["codec"] == "e8:q=3"
+    sequence = found["sequence"]
+    assert sequence["pages"] == 31
+    assert sequence["true_bytes"] == sequence["page_bytes"] + sequence["exact_bytes"]
+    table = call("inspect", "scalar:b=3", "--tokens", "1000")
+    assert "codes2" in table.stdout
+    assert "against bf16" in table.stdout
+
+
+@pytest.mark.parametrize("codec", ["raw:dtype=bf16", "fp8", "int:b=3,g=8", "scalar:b=3", "e8:q=3"])
+def test_inspect_reads_page_bytes(codec, tmp_path):
+    layout = page_layout(codec, 64, 16)
+    x = np.random.default_rng(1).standard_normal((2, 16, 64)).astype(np.float32)
+    pages = ReferenceBackend().encode(x, layout)
+    (tmp_path / "pages.bin").write_bytes(pages.tobytes())
+    options = ("--page-tokens", "16", "--json")
+    found = data("inspect", codec, "--file", tmp_path / "pages.bin", *options)
+    assert found["pages"] == 2
+    rms = next(c for c in found["contents"] if c["what"].startswith("rms"))
+    assert rms["mean"] == pytest.approx(1.0, abs=0.1)
+    assert found["first_vector"] == ReferenceBackend().decode(pages, layout)[0, 0].tolist()
+    assert data("inspect", codec, "--hex", pages.tobytes().hex(), *options) == found
+    assert call("inspect", codec, "--hex", pages.tobytes().hex(), *options[:2]).exit_code == 0
+
+
+def test_inspect_reads_codes_as_they_were_written():
+    from kakeya_fast.cli.pagebytes import fields
+
+    layout = page_layout("int:b=3,g=64", 64, 16)
+    codes = np.random.default_rng(2).integers(0, 8, (1, 16, 64))
+    # lo = 0 and step = 1 make every code its own value, if all codes occur in every token.
+    codes[:, :, :8] = np.arange(8)
+    pages = ReferenceBackend().encode(codes.astype(np.float32), layout)
+    assert (fields(pages, layout)["codes"] == codes).all()
+
+
+def test_inspect_counts_a_model(tiny):
+    found = data("inspect", "scalar:b=4", "--model", tiny, "--ctx", "1000", "--json")
+    parts = {p["part"]: p["bytes"] for p in found["parts"]}
+    assert parts["all"] == parts["pages"] + parts["sinks and unfilled page"]
+    assert parts["pages"] == 2 * 2 * 31 * 2 * page_layout("scalar:b=4", 16).nbytes
+    assert "pages" in call("inspect", "--model", tiny).stdout
+
+
+def test_quality_writes_and_prints_the_report(tiny, tmp_path):
+    out = tmp_path / "quality.json"
+    run = ("quality", "--model", tiny, "--ctx", 96, "--passages", 2, "--backend", "torch")
+    table = call(
+        *run, "--k", "raw", "--k", "scalar:b=2", "--v", "raw", "--v", "e8:q=2", "--json", out
+    )
+    assert table.exit_code == 0, table.output
+    stored = json.loads(out.read_text())
+    assert stored["settings"] == ["raw", "scalar:b=2/e8:q=2"]
+    raw, coarse = stored["summary"]
+    assert abs(raw["kl"]["mean"]) < 1e-5 < coarse["kl"]["mean"]
+    assert "scalar:b=2/e8:q=2" in table.stdout
+    printed = data(*run, "--setting", "scalar:b=2", "--json", "-")
+    assert printed["protocol"]["ctx"] == 96
+
+
+def test_demo_generates_and_writes_its_files(tiny, tmp_path):
+    out = tmp_path / "out"
+    small = ("--ctx", 96, "--tokens", 4, "--passages", 2, "--passage-tokens", 80)
+    found = data("demo", "--model", tiny, "--out", out, *small, "--json")
+    assert found == json.loads((out / "demo.json").read_text())
+    assert (out / "demo.png").stat().st_size < 100_000
+    base, raw, *_ = found["runs"]
+    assert base["setting"] == "uncompressed"
+    assert all(len(r["tokens"]) == 4 for r in found["runs"])
+    assert raw["setting"].startswith("raw")
+    assert raw["sizes"]["true_bytes"] > 0
+    assert len(found["quality"]["summary"]) == len(found["runs"]) - 1
+    screen = call("demo", "--model", tiny, "--out", out, *small)
+    assert screen.exit_code == 0, screen.output
+    assert "uncompressed goes on" in screen.stdout
+    assert "scalar:b=3" in screen.stdout
+
+
+def test_conform_passes_arguments_and_exit_code_through(monkeypatch):
+    seen = []
+
+    def run(command):
+        seen.append(command)
+        return type("Done", (), {"returncode": 7})
+
+    monkeypatch.setattr(conform_command.subprocess, "run", run)
+    assert call("conform", "ref", "--json", "--only", "x").exit_code == 7
+    assert seen[0][1:] == ["-m", "kakeya_conformance", "ref", "--json", "--only", "x"]
+
+
+@pytest.mark.parametrize(
+    ("args", "rule"),
+    [
+        (("inspect", "nope"), "codec.string.known"),
+        (("inspect", "scalar:b=9"), "codec.params.range"),
+        (("inspect", "scalar", "--head-dim", "60"), "page.head-dim.multiple-of-8"),
+        (("inspect", "scalar", "--hex", "00"), "page.length.exact"),
+        (("inspect", "scalar", "--hex", ""), "page.length.exact"),
+        (("inspect", "scalar", "--hex", "zz"), "cli.inspect.input"),
+        (("inspect", "scalar", "--file", "none.bin"), "cli.inspect.input"),
+        (("inspect", "scalar", "--tokens", "0"), "cli.inspect.input"),
+        (("quality", "--k", "raw", "--v", "raw", "--v", "raw"), "cli.quality.pairs"),
+        (("quality", "--text", "none.txt"), "text.name.known"),
+        (("quality", "--model", "none"), "model.name.known"),
+        (("demo", "--model", "none"), "model.name.known"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(args, rule):
+    result = call(*args)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: [{rule}]")
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    def absent(_):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("kakeya_fast.quality.texts.load_text", absent)
+    result = call("quality")
+    assert result.exit_code == 2
+    assert "pip install 'kakeya-kv[hf]'" in result.stderr
