@@ -45,7 +45,7 @@ class Backend:
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = checks.reachable(device)
         self.profile = "exact" if self.device.type == "cpu" else "bounded"
-        checks.refuse_flushing(self.device)
+        checks.refuse_flushing(self.device, every_thread=True)
         self._core = lru_cache(maxsize=64)(lambda layout: PageCore(layout, self.device))
 
     def __reduce__(self) -> tuple[type[Backend], tuple[str]]:

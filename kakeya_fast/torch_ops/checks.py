@@ -13,6 +13,8 @@ from kakeya_ref.errors import Malformed, RangeError, ShapeError, Unsupported, Us
 from kakeya_ref.types import PageLayout
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+# torch gives a thread no fewer elements than this.
+GRAIN = 1 << 15
 
 
 def reachable(device: str | torch.device) -> torch.device:
@@ -29,18 +31,28 @@ def reachable(device: str | torch.device) -> torch.device:
         ) from error
 
 
-def refuse_flushing(device: torch.device) -> None:
+def refuse_flushing(device: torch.device, *, every_thread: bool = False) -> None:
     """Refuse to compute where subnormal numbers become zero (``torch.set_flush_denormal``).
 
     Rule: num.subnormal.kept
+
+    Parameters
+    ----------
+    every_thread : bool
+        Look at torch's worker threads too: they keep the setting they were started with.
+
+    Raises
+    ------
+    Unsupported
     """
+    count = GRAIN * torch.get_num_threads() if every_thread and device.type == "cpu" else 1
     # Built from bits: a conversion from a Python number could already flush it.
-    tiny = torch.ones(1, dtype=torch.int32, device=device).view(torch.float32)
+    tiny = torch.ones(count, dtype=torch.int32, device=device).view(torch.float32)
     if not bool(((tiny * 1.0).view(torch.int32) == 1).all()):
         raise Unsupported(
             "num.subnormal.kept",
             f"arithmetic on {device} flushes subnormal numbers to zero; "
-            "turn torch.set_flush_denormal off",
+            "turn torch.set_flush_denormal off before torch starts its threads",
         )
 
 

@@ -1,5 +1,8 @@
 """Tensors in and out: dtypes, strides, outputs in place, and what is refused."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -140,6 +143,29 @@ def test_flushed_subnormals_are_refused_not_dropped(x):
     finally:
         torch.set_flush_denormal(False)
     assert torch.equal(fast.encode_tensor(x, LAYOUT), body)
+
+
+def test_worker_threads_that_flush_subnormals_are_found():
+    code = (
+        "import torch\n"
+        "torch.set_num_threads(2)\n"
+        "can = torch.set_flush_denormal(True)\n"
+        "torch.randn(1 << 20).mul(2)\n"
+        "torch.set_flush_denormal(False)\n"
+        "workers = torch.ones(1 << 16, dtype=torch.int32).view(torch.float32).mul(1.0)\n"
+        "flushed = bool((workers.view(torch.int32) == 0).any())\n"
+        "from kakeya_fast.torch_ops import Backend\n"
+        "try:\n"
+        "    Backend()\n"
+        "    print('taken', flushed)\n"
+        "except ValueError as error:\n"
+        "    print('refused', flushed, error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    verdict = run.stdout.split()
+    # Where threads do not inherit the setting there is nothing to find.
+    assert verdict[:2] in (["refused", "True"], ["taken", "False"]), run.stdout
+    assert verdict[0] == "taken" or "[num.subnormal.kept]" in run.stdout
 
 
 @pytest.mark.parametrize("codec", ["raw", "fp8", "int:b=3", "scalar", "d4", "e8"])
