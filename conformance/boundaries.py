@@ -23,6 +23,7 @@ F64 = NDArray[np.float64]
 Recipe = Callable[[np.random.Generator, int, PageLayout], F32]
 EXACT_DIMS = (16, 64, 80, 256, 320)
 PAIRED_DIMS = (80, 320)
+SINGLE_DIMS = (8, 16, 32, 64, 128, 256, 512)
 
 
 def recipes_for(layout: PageLayout) -> dict[str, Recipe]:
@@ -35,11 +36,10 @@ def recipes_for(layout: PageLayout) -> dict[str, Recipe]:
         found = [fp8_halves, fp8_scale_edges]
     elif codec == "int":
         found = [int_halves]
-    elif codec in ROTATED and d in EXACT_DIMS:
-        found = [small_integers]
-        if len(blocks(d)) == 1:
-            found.append(gain_midpoints_exact)
-        else:
+    elif codec in ROTATED:
+        found += [small_integers] if d in EXACT_DIMS else []
+        found += [gain_midpoints_exact] if len(blocks(d)) == 1 else []
+        if d in PAIRED_DIMS:
             found += [gain_sum_edges, scalar_thresholds if codec == "scalar" else lattice_halves]
     return {recipe.__name__: recipe for recipe in found}
 
@@ -100,17 +100,22 @@ def small_integers(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
 
 
 def gain_midpoints_exact(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
-    """The gain is a midpoint of the grid, or one ulp above or below it."""
-    byte = rng.integers(1, 257, (n, layout.tokens))
-    gain = gain_midpoints()[byte]
-    step = rng.integers(-1, 2, byte.shape)
-    toward = np.where(step > 0, np.float32(np.inf), np.float32(0))
-    gain = np.where(step == 0, gain, np.nextafter(gain, toward))
-    gain = np.minimum(gain, gain_midpoints()[256])
-    y = np.zeros((n, layout.tokens, layout.head_dim))
-    at = rng.integers(0, layout.head_dim, (n, layout.tokens, 1))
-    np.put_along_axis(y, at, gain[..., None] * np.sqrt(layout.head_dim), axis=-1)
-    return _through_inverse(y, layout)
+    """The gain is a midpoint of the grid, or one ulp of the input above it.
+
+    One nonzero channel in a block of 2^m: the butterflies copy it, the constant is the only
+    rounding, and the sum and the mean of equal squares are exact.
+    """
+    d = layout.head_dim
+    gain = gain_midpoints()[rng.integers(1, 257, (n, layout.tokens))]
+    constant = np.float32(2.0 ** (-(d.bit_length() - 1) / 2))
+    value = _hit(gain, constant, rng)
+    # Above the last midpoint the encoder refuses; other recipes go there.
+    while (over := value * constant > gain_midpoints()[256]).any():
+        value = np.where(over, np.nextafter(value, np.float32(0)), value)
+    x = np.zeros((n, layout.tokens, d), dtype=np.float32)
+    at = rng.integers(0, d, (n, layout.tokens, 1))
+    np.put_along_axis(x, at, value[..., None], axis=-1)
+    return _either_sign(rng, x)
 
 
 def gain_sum_edges(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:

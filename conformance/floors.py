@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from kakeya_conformance.layouts import Offer
 from kakeya_conformance.model import Check
 from kakeya_conformance.report import Report
 from kakeya_conformance.vectors import manifest_problems
@@ -19,7 +20,7 @@ def floors() -> dict[str, Any]:
 
 def shortfalls(
     report: Report,
-    offers: Mapping[str, frozenset[str]],
+    offers: Mapping[str, Offer],
     checks: Mapping[str, Check],
     filtered: bool,
 ) -> list[str]:
@@ -36,9 +37,9 @@ def shortfalls(
     missing = [f"vectors: {problem}" for problem in manifest_problems()]
     if filtered:
         return missing
-    for codec_id, features in offers.items():
+    for codec_id, offer in offers.items():
         ran = {name: t.ran for name, t in report.per_codec.get(codec_id, {}).items() if t.ran}
-        for feature in sorted(features):
+        for feature in sorted(offer.features):
             mine = {name: n for name, n in ran.items() if feature_of(checks[name]) == feature}
             floor = floors()[codec_id][feature]
             for what, got in (("checks", len(mine)), ("cases", sum(mine.values()))):

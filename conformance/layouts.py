@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from kakeya_ref.contract import Backend
 from kakeya_ref.layout import page_layout
 from kakeya_ref.registry import codec_ids
@@ -47,6 +49,8 @@ STANDARD: tuple[tuple[str, int, int], ...] = (
     ("e8:q=38", 576, 16),
 )
 DEEP_DIMS = (8, 16, 24, 40, 96, 128, 192, 256, 320, 576)
+HEAD_DIMS = tuple(range(8, 577, 8))
+TOKENS = (16, 32, 48, 64)
 
 
 def fixed_layouts(profile: str) -> list[PageLayout]:
@@ -60,16 +64,41 @@ def fixed_layouts(profile: str) -> list[PageLayout]:
     return [page_layout(*row) for row in dict.fromkeys(rows)]
 
 
-def announced(backend: Backend) -> dict[str, frozenset[str]]:
-    """Codec id -> features that the backend offers on at least one fixed layout."""
-    found: dict[str, frozenset[str]] = {}
-    probes = fixed_layouts("standard")
+@dataclass(frozen=True)
+class Offer:
+    """What a backend announces for one codec.
+
+    ``shapes`` are the (head dim, tokens) at which the default codec string is offered.
+    """
+
+    codec_id: str
+    features: frozenset[str]
+    shapes: tuple[tuple[int, int], ...]
+    everywhere: bool
+
+    def layouts(self, backend: Backend, profile: str) -> list[PageLayout]:
+        """Fixed layouts of this codec that are offered; else the default codec at a few shapes."""
+        fixed = [lay for lay in fixed_layouts(profile) if lay.codec.id == self.codec_id]
+        offered = [lay for lay in fixed if backend.supports(lay).ok]
+        if offered:
+            return offered
+        few = (self.shapes[0], self.shapes[-1])
+        return [page_layout(self.codec_id, d, p) for d, p in dict.fromkeys(few)]
+
+
+def announced(backend: Backend) -> dict[str, Offer]:
+    """Codec id -> what the backend offers, asked at every shape the suite may draw."""
+    found: dict[str, Offer] = {}
+    shapes = [(d, p) for d in HEAD_DIMS for p in TOKENS]
     for codec_id in codec_ids():
-        features: frozenset[str] = frozenset()
-        for layout in probes:
-            if layout.codec.id == codec_id:
-                answer = backend.supports(layout)
-                features |= answer.features if answer.ok else frozenset()
+        answers = {shape: backend.supports(page_layout(codec_id, *shape)) for shape in shapes}
+        offered = tuple(shape for shape, answer in answers.items() if answer.ok)
+        features = frozenset().union(*(answers[shape].features for shape in offered))
+        others = [lay for lay in fixed_layouts("standard") if lay.codec.id == codec_id]
+        for layout in others:
+            answer = backend.supports(layout)
+            if answer.ok:
+                features |= answer.features
         if features:
-            found[codec_id] = features
+            found[codec_id] = Offer(codec_id, features, offered, len(offered) == len(shapes))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ def sign_flips(seed: int, d: int) -> F64:
     return flips
 
 
+@cache
 def hadamard_matrix(n: int) -> F64:
     """Orthonormal Sylvester matrix: entry ``(-1)^popcount(i & j) / sqrt(n)``."""
     h = np.ones((1, 1))

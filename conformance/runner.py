@@ -15,7 +15,7 @@ from hypothesis.errors import Unsatisfiable
 
 from kakeya_conformance import expected as expected_file
 from kakeya_conformance import floors
-from kakeya_conformance.layouts import announced, fixed_layouts
+from kakeya_conformance.layouts import Offer, announced
 from kakeya_conformance.loader import load_backend
 from kakeya_conformance.model import Check, Nonconforming, NotApplicable, SuiteUsage, all_checks
 from kakeya_conformance.oracle import Oracle
@@ -40,12 +40,12 @@ class Case:
 
 def cases(
     trial: Trial,
-    offers: dict[str, frozenset[str]],
+    offers: dict[str, Offer],
     profile: str,
     only: str = "",
 ) -> Iterator[Case]:
     """Every case that the backend's announcements select; ``only`` is part of a name or an id."""
-    everything = frozenset().union(*offers.values()) if offers else frozenset()
+    everything = frozenset().union(*(offer.features for offer in offers.values()))
     for check in all_checks():
         named = only in check.name
         if not named and check.over != "vector":
@@ -54,23 +54,22 @@ def cases(
             if check.needs <= everything and any(check.concerns(c) for c in offers):
                 yield Case(check, _trial(trial), "backend", "")
         elif check.over == "layout":
-            for layout in fixed_layouts(profile):
-                if check.concerns(layout.codec.id) and layout.codec.id in offers:
-                    answer = trial.backend.supports(layout)
-                    if answer.ok and check.needs <= answer.features:
-                        one = _trial(trial, codec_id=layout.codec.id, fixed=layout)
-                        yield Case(check, one, str(layout), layout.codec.id)
+            for offer in filter(lambda o: check.concerns(o.codec_id), offers.values()):
+                for layout in offer.layouts(trial.backend, profile):
+                    if check.needs <= trial.backend.supports(layout).features:
+                        one = _trial(trial, codec_id=offer.codec_id, fixed=layout)
+                        yield Case(check, one, str(layout), offer.codec_id)
         elif check.over == "drawn":
-            for codec_id, features in offers.items():
-                if check.concerns(codec_id) and check.needs <= features:
-                    one = _trial(trial, codec_id=codec_id, needs=check.needs)
+            for codec_id, offer in offers.items():
+                if check.concerns(codec_id) and check.needs <= offer.features:
+                    one = _trial(trial, codec_id=codec_id, offer=offer, needs=check.needs)
                     yield Case(check, one, f"{codec_id}, drawn", codec_id, EXAMPLES[profile])
         else:
             yield from _vector_cases(check, trial, offers, "" if named else only)
 
 
 def _vector_cases(
-    check: Check, trial: Trial, offers: dict[str, frozenset[str]], only: str
+    check: Check, trial: Trial, offers: dict[str, Offer], only: str
 ) -> Iterator[Case]:
     for vector in frozen_vectors():
         codec_id = vector.layout.codec.id
@@ -143,7 +142,7 @@ def run_checks(
 
 
 def _empty_report(
-    backend: Any, target: str, profile: str, seed: int, offers: dict[str, frozenset[str]]
+    backend: Any, target: str, profile: str, seed: int, offers: dict[str, Offer]
 ) -> Report:
     from kakeya_conformance import SUITE_VERSION
 
@@ -157,7 +156,7 @@ def _empty_report(
         target=target,
         backend_profile=str(getattr(backend, "profile", "?")),
         backend_version=str(getattr(backend, "version", "")),
-        offers={codec: sorted(features) for codec, features in offers.items()},
+        offers={codec: sorted(offer.features) for codec, offer in offers.items()},
     )
 
 

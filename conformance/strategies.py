@@ -46,10 +46,17 @@ def _values(rule: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 @st.composite
 def layouts(
-    draw: st.DrawFn, codec_id: str, dims: Sequence[int] = (), codec: str = ""
+    draw: st.DrawFn,
+    codec_id: str,
+    dims: Sequence[int] = (),
+    codec: str = "",
+    shapes: Sequence[tuple[int, int]] = (),
 ) -> PageLayout:
-    """A page layout of one codec."""
+    """A page layout of one codec; ``shapes`` limits (head dim, tokens) to what is offered."""
     text = codec or draw(codec_strings(codec_id))
+    if shapes:
+        d, p = draw(st.sampled_from([s for s in shapes if not dims or s[0] in dims]))
+        return page_layout(text, d, p)
     d = draw(st.sampled_from(list(dims)) if dims else head_dims())
     p = draw(st.sampled_from((16, 16, 32, 48, 64)))
     return page_layout(text, d, p)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kakeya_conformance import strategies
-from kakeya_conformance.boundaries import EXACT_DIMS, PAIRED_DIMS
+from kakeya_conformance.boundaries import EXACT_DIMS, PAIRED_DIMS, SINGLE_DIMS
 from kakeya_conformance.compare import refuses, same_bytes, want
 from kakeya_conformance.model import check
 from kakeya_conformance.oracle import GAINED
@@ -57,7 +57,7 @@ def check_scalar__ties_go_to_the_lower_code(t: Trial) -> None:
 )
 def check_scale__midpoints_go_to_the_lower_byte(t: Trial) -> None:
     """A gain on a midpoint of the grid takes the lower byte; one ulp above, the upper one."""
-    layout = t.draw_layout([d for d in EXACT_DIMS if d not in PAIRED_DIMS])
+    layout = t.draw_layout(SINGLE_DIMS)
     t.agree_encode(t.draw(strategies.vectors(layout, ["gain_midpoints_exact"]), "x"), layout)
 
 

@@ -51,6 +51,27 @@ class Reader(RawOnly):
         raise Unsupported("backend.support.honest", "reads only")
 
 
+class OneShape(ReferenceBackend):
+    """What a first device kernel offers: one head dim, one page size."""
+
+    def supports(self, layout):
+        ok = (layout.head_dim, layout.tokens) == (128, 32) and layout.codec.id in ("scalar", "e8")
+        return Support(ok, reason="" if ok else "head dim 128 and 32 tokens only")
+
+    def decode(self, pages, layout, **options):
+        self.known(layout)
+        return super().decode(pages, layout, **options)
+
+    def encode(self, x, layout, **options):
+        self.known(layout)
+        return super().encode(x, layout, **options)
+
+    def known(self, layout):
+        answer = self.supports(layout)
+        if not answer.ok:
+            raise Unsupported("backend.support.honest", answer.reason)
+
+
 class Nothing(ReferenceBackend):
     """Offers nothing at all."""
 
@@ -69,6 +90,15 @@ def test_the_minimal_example_conforms():
     report = run_checks(MINIMAL)
     assert report.exit_code == 0, report.to_text()
     assert report.offers == {"raw": ["decode", "encode"]}
+
+
+def test_a_backend_of_one_shape_is_tried_at_that_shape():
+    report = run_checks(OneShape())
+    assert report.exit_code == 0, report.to_text()
+    assert report.offers == {c: ["decode", "encode"] for c in ("scalar", "e8")}
+    assert report.checks["check_encode__agrees_with_reference"].passed == 30
+    # No head dim with exact ties is offered, so those checks have nothing to say.
+    assert "head dim" in report.skipped["check_scale__sums_by_halving"]
 
 
 def test_a_wrong_backend_is_1_with_rule_bytes_and_command():
