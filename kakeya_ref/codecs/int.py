@@ -40,7 +40,8 @@ def encode(x: F32, layout: PageLayout) -> dict[str, U64]:
     lo: F32 = np.minimum.reduceat(members, starts, axis=1)
     hi: F32 = np.maximum.reduceat(members, starts, axis=1)
     with np.errstate(over="ignore"):
-        step = (hi - lo) / levels
+        # +0: a group of zeros of both signs must not get the step -0, which no decoder takes.
+        step = (hi - lo + np.float32(0)) / levels
     # min() may return either zero; adding +0 makes the stored byte a function of the values.
     lo16 = round_f16(lo + np.float32(0), "int.range.f16") + np.float16(0)
     step16 = round_f16(step, "int.range.f16")

@@ -129,3 +129,14 @@ def test_errors_survive_a_process_boundary() -> None:
     error = pickle.loads(pickle.dumps(Malformed("page.length.exact", "too short")))
     assert isinstance(error, KakeyaError)
     assert (error.rule, str(error)) == ("page.length.exact", "[page.length.exact] too short")
+
+
+@pytest.mark.parametrize("first", [0.0, -0.0])
+def test_a_group_of_zeros_of_both_signs_has_step_plus_zero(first: float) -> None:
+    """Rule: int.step.rounded, int.lo.positive-zero"""
+    layout = page_layout("int:b=4,g=8", 8, 16)
+    x = np.zeros((1, 16, 8), dtype=np.float32)
+    x[..., ::2] = first
+    x[..., 1::2] = -first
+    page = ReferenceBackend().encode(x, layout)
+    assert not page.any(), "stored zeros are +0, whatever their signs were"
