@@ -11,6 +11,7 @@ from typing import Any
 
 REPORT_SCHEMA = 1
 SHOWN = 12
+LINE = 300
 
 
 @dataclass
@@ -167,7 +168,10 @@ def area_of(check: str) -> str:
 
 def _failure_lines(f: Failure) -> list[str]:
     rules = " ".join(f"[{r}]" for r in f.rules)
-    lines = [f"FAILED  {f.check}   {rules}   {f.case}", f"        {f.message}"]
+    # A foreign exception can be pages long; the JSON report has more of it.
+    message = " ".join(f.message.split())
+    short = message if len(message) <= LINE else message[:LINE] + " …"
+    lines = [f"FAILED  {f.check}   {rules}   {f.case}", f"        {short}"]
     if "got" in f.detail:
         lines += [f"        got  {f.detail['got']}", f"        want {f.detail['want']}"]
     return [*lines, f"        {f.command}"]

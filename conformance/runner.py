@@ -24,6 +24,7 @@ from kakeya_conformance.trial import Trial
 from kakeya_conformance.vectors import frozen_vectors, manifest_hash
 from kakeya_ref.registry import codec_ids, registry
 
+MESSAGE = 2000  # characters of a foreign exception that the report keeps
 EXAMPLES = {"quick": 15, "standard": 60, "thorough": 1000}
 
 
@@ -225,7 +226,7 @@ def _failure(case: Case, error: Exception, report: Report, excused: bool) -> Fai
         f"--profile {report.profile} --seed {report.seed}"
     )
     known = isinstance(error, Nonconforming)
-    message = str(error) if known else f"{type(error).__name__}: {error}"
+    message = str(error) if known else f"{type(error).__name__}: {error}"[:MESSAGE]
     detail = dict(error.detail) if isinstance(error, Nonconforming) else {}
     draws = [n for n in getattr(error, "__notes__", []) if "Draw" in n]
     if draws:
