@@ -13,6 +13,8 @@ def read_expected(path: str | Path, known: set[str]) -> dict[str, str]:
 
     Rule: conformance.expected.strict
 
+    Rule: conformance.expected.strict
+
     Raises
     ------
     SuiteUsage

@@ -31,6 +31,8 @@ def shortfalls(
     vectors must be those of their manifest, all of them.
 
     Rule: conformance.floor.ran, conformance.vectors.frozen
+
+    Rule: conformance.floor.ran, conformance.vectors.frozen
     """
     if report.ran == 0:
         return ["no case ran"]

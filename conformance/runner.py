@@ -235,7 +235,10 @@ def _failure(case: Case, error: Exception, report: Report, excused: bool) -> Fai
 
 
 def _settle_expected(report: Report, excused: dict[str, str], partial: bool) -> None:
-    """An expected failure that passes, or never runs in a full run, is an error."""
+    """An expected failure that passes, or never runs in a full run, is an error.
+
+    Rule: conformance.expected.strict
+    """
     for name in excused:
         tally = report.checks.get(name, Tally())
         if tally.ran and not tally.failed:

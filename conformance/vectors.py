@@ -149,6 +149,8 @@ def manifest_problems() -> tuple[str, ...]:
     """What differs between the files and ``MANIFEST.sha256``: hash, number of cases, presence.
 
     A changed vector is not evidence, and a suite that read fewer cases has not run.
+
+    Rule: conformance.vectors.frozen
     """
     manifest = _root().joinpath("MANIFEST.sha256")
     if not manifest.is_file():

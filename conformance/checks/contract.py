@@ -31,7 +31,7 @@ pathlib.Path(result).write_bytes(np.ascontiguousarray(y).astype("<f4").tobytes()
 """
 
 
-@check(rules=["backend.profile.exact", "backend.profile.bounded"], level="bits", over="backend")
+@check(rules=["backend.profile.declared"], level="bits", over="backend")
 def check_contract__declares_name_and_profile(t: Trial) -> None:
     """A backend has a name and one of the two profiles."""
     name, profile = getattr(t.backend, "name", None), getattr(t.backend, "profile", None)
@@ -55,7 +55,7 @@ def check_contract__answers_for_every_layout(t: Trial) -> None:
             want(answer.reason != "", f"{layout}: not supported, but no reason given")
 
 
-@check(rules=["backend.support.honest"], level="bits", over="backend")
+@check(rules=["backend.codec.offered"], level="bits", over="backend")
 def check_contract__refuses_what_it_does_not_offer(t: Trial) -> None:
     """A layout or feature that is not announced raises Unsupported."""
     asked = 0
@@ -63,11 +63,11 @@ def check_contract__refuses_what_it_does_not_offer(t: Trial) -> None:
         answer = t.backend.supports(layout)
         if not answer.ok or "decode" not in answer.features:
             asked += 1
-            with refuses(Unsupported):
+            with refuses(Unsupported, "backend.codec.offered"):
                 t.decode(np.zeros((1, layout.nbytes), dtype=np.uint8), layout)
         if not answer.ok or "encode" not in answer.features:
             asked += 1
-            with refuses(Unsupported):
+            with refuses(Unsupported, "backend.codec.offered"):
                 t.encode(np.zeros((1, layout.tokens, layout.head_dim), np.float32), layout)
     if not asked:
         raise NotApplicable("every layout of the suite is offered")

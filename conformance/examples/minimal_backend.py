@@ -58,5 +58,5 @@ class Backend:
     def _stored(self, layout: PageLayout) -> str:
         answer = self.supports(layout)
         if not answer.ok:
-            raise Unsupported("backend.support.honest", answer.reason)
+            raise Unsupported("backend.codec.offered", answer.reason)
         return STORED[str(layout.codec["dtype"])]

@@ -167,7 +167,7 @@ class RefusesWithoutAReason(Mutant):
 
 
 class RefusesAndDoesItAnyway(Mutant):
-    rule = "backend.support.honest"
+    rule = "backend.codec.offered"
 
     def supports(self, layout):
         return Support(layout.head_dim != 576, reason="head dim 576 is not offered")
@@ -183,7 +183,7 @@ class AnnouncesTooMuch(Mutant):
 
 
 class NoSuchProfile(Mutant):
-    rule = "backend.profile.exact"
+    rule = "backend.profile.declared"
     profile = "nearly"
 
 

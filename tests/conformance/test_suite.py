@@ -31,12 +31,12 @@ class RawOnly(ReferenceBackend):
 
     def decode(self, pages, layout, **options):
         if layout.codec.id != "raw":
-            raise Unsupported("backend.support.honest", "raw only")
+            raise Unsupported("backend.codec.offered", "raw only")
         return super().decode(pages, layout, **options)
 
     def encode(self, x, layout, **options):
         if layout.codec.id != "raw":
-            raise Unsupported("backend.support.honest", "raw only")
+            raise Unsupported("backend.codec.offered", "raw only")
         return super().encode(x, layout, **options)
 
 
@@ -48,7 +48,7 @@ class Reader(RawOnly):
         return Support(ok, frozenset({"decode"}), "" if ok else "raw only")
 
     def encode(self, x, layout, **options):
-        raise Unsupported("backend.support.honest", "reads only")
+        raise Unsupported("backend.codec.offered", "reads only")
 
 
 class OneShape(ReferenceBackend):
@@ -69,7 +69,7 @@ class OneShape(ReferenceBackend):
     def known(self, layout):
         answer = self.supports(layout)
         if not answer.ok:
-            raise Unsupported("backend.support.honest", answer.reason)
+            raise Unsupported("backend.codec.offered", answer.reason)
 
 
 class Nothing(ReferenceBackend):
