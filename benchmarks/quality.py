@@ -1,7 +1,8 @@
-"""Quality of every codec at many rates: `python -m benchmarks.quality [--model M --text T]`.
+"""Quality of every codec at many rates: ``python -m benchmarks.quality [--model M] [--text T]``.
 
-Without options: the runs whose results are committed. Writes ``results/quality/<model>-<text>.json`` after every passage (a second call goes on where
-the first stopped), then the Markdown table and the plot beside it.
+Without options: the runs whose results are committed. Writes
+``results/quality/<model>-<text>.json`` after every passage (a second call goes on where the first
+stopped), then the Markdown table and the plot beside it.
 """
 
 from __future__ import annotations

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 FLOOR = 1e-6
+# Uncompressed formats have nothing to show here and would stretch both axes.
+MOST_BITS = 16
 
 
 def plot(summary: Sequence[dict[str, Any]], title: str, path: Path) -> None:
@@ -20,15 +23,16 @@ def plot(summary: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     axes = figure.add_subplot()
     families: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in summary:
-        families[family(row)].append(row)
-    for name, rows in families.items():
+        if row["page_bits"] < MOST_BITS:
+            families[family(row)].append(row)
+    for (name, rows), marker in zip(families.items(), cycle("osD^vP*X")):
         rows.sort(key=lambda r: r["page_bits"])
         x = [r["page_bits"] for r in rows]
         y = [max(r["kl"]["mean"], FLOOR) for r in rows]
         low = [v - max(_or(r["kl"]["low"], v), FLOOR) for r, v in zip(rows, y, strict=True)]
         high = [max(_or(r["kl"]["high"], v) - v, 0) for r, v in zip(rows, y, strict=True)]
         bars = [[max(0.0, a) for a in low], high]
-        axes.errorbar(x, y, yerr=bars, marker="o", ms=4, lw=1.2, capsize=2, label=name)
+        axes.errorbar(x, y, yerr=bars, marker=marker, ms=5, lw=1.2, capsize=2, label=name)
     axes.set_yscale("log")
     axes.set_xlabel("true bits per element of a page (scales and padding included)")
     axes.set_ylabel("KL to the uncompressed cache, nats per token")
@@ -40,9 +44,13 @@ def plot(summary: Sequence[dict[str, Any]], title: str, path: Path) -> None:
 
 
 def family(row: dict[str, Any]) -> str:
-    """Codec ids of keys and values, once if equal."""
-    k, v = (row[stream].partition(":")[0] for stream in ("k", "v"))
-    return k if k == v else f"{k}/{v}"
+    """Codec ids of keys and values, once if equal, and the axis where it is not the token."""
+    k, v = (_family(row[stream]) for stream in ("k", "v"))
+    return k if k == v else f"{k} keys, {v} values"
+
+
+def _family(text: str) -> str:
+    return text.partition(":")[0] + (" by channel" if "axis=channel" in text else "")
 
 
 def _or(value: float | None, default: float) -> float:

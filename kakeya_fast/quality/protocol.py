@@ -11,7 +11,7 @@ next token, and whether the most likely token is the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kakeya_fast.quality.texts import Passage
@@ -75,10 +75,6 @@ class Score:
     kl: float
     agree: int
     sizes: dict[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
 
 
 def measure_passage(

@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ PROTOCOL = (
     "95 % intervals by bootstrap over passages. Bytes are the cache's own count of what it keeps "
     "at the end of a passage: pages, sinks and unfilled pages."
 )
+COLUMNS = ("setting", "passage", "start", "tokens", "base_nll", "dnll", "kl", "agree")
 LIBRARIES = ("kakeya-kv", "torch", "transformers", "numpy", "numba")
 
 
@@ -133,7 +133,10 @@ class Report:
             "environment": self.environment,
             "settings": [str(s) for s in self.settings],
             "summary": self.summary(),
-            "scores": [s.as_dict() for s in self.scores],
+            # Passages of one length cost the same bytes, so sizes stand once per setting.
+            "sizes": {s.setting: s.sizes for s in self.scores},
+            "columns": list(COLUMNS),
+            "scores": [[getattr(s, c) for c in COLUMNS] for s in self.scores],
         }
 
     def write(self, path: Path) -> None:
@@ -156,7 +159,8 @@ class Report:
         }
         if key != self.key():
             return set()
-        self.scores = [Score(**s) for s in stored["scores"]]
+        rows = [dict(zip(stored["columns"], row, strict=True)) for row in stored["scores"]]
+        self.scores = [Score(**row, sizes=stored["sizes"][row["setting"]]) for row in rows]
         return {s.passage for s in self.scores}
 
 
@@ -197,10 +201,9 @@ def environment() -> dict[str, Any]:
 def write_json(data: dict[str, Any], path: Path) -> None:
     """JSON, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as out:
-        json.dump(data, out, indent=1, allow_nan=False)
-        out.write("\n")
-    os.replace(out.name, path)
+    whole = path.with_name(f".{path.name}.{os.getpid()}")
+    whole.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", "utf-8")
+    os.replace(whole, path)
 
 
 def _percent(nll: float | None) -> float | None:
