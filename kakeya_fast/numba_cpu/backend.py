@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kakeya_fast.numba_cpu import checks, fp8, lattice, minmax, raw, scalar
 from kakeya_fast.numba_cpu.half import F32
-from kakeya_fast.numba_cpu.lanes import NONE
+from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE
 from kakeya_ref.contract import as_pages
 from kakeya_ref.errors import Malformed, RangeError, Unsupported
 from kakeya_ref.types import Basis, PageLayout, Support
@@ -86,7 +86,10 @@ class Backend:
         tables: Any = None,
     ) -> NDArray[np.float32]:
         """Numbers of page bodies; see :meth:`kakeya_ref.contract.Backend.decode`."""
-        return self._decode(as_pages(pages, layout), layout, basis, F32).view(np.float32)
+        body = as_pages(pages, layout)
+        out = np.empty((len(body), layout.tokens, layout.head_dim), dtype=np.float32)
+        self._decode_into(out.view(np.uint32), body, layout, checks.basis(basis), F32)
+        return out
 
     def encode_tensor(self, x: Any, layout: PageLayout, out: Any = None) -> Any:
         """Page bodies of a CPU tensor, read in place.
@@ -135,7 +138,8 @@ class Backend:
             CPU tensor, rows may be strided.
         dtype : torch.dtype, default float32
         out : (N, P, D), optional
-            Filled instead of a new ``dtype`` tensor; untouched when an error is raised.
+            float32, float16 or bfloat16, filled in place of a new ``dtype`` tensor; untouched
+            when an error is raised.
 
         Returns
         -------
@@ -148,14 +152,19 @@ class Backend:
         import torch
 
         body = checks.tensor_pages(pages, layout)
+        shape = (len(body), layout.tokens, layout.head_dim)
         if out is not None:
-            checks.out(out, (len(body), layout.tokens, layout.head_dim), checks.kinds())
-            dtype = out.dtype
+            checks.out(out, shape, checks.kinds())
+            # All pages are checked before the first number is written.
+            bits, kind = checks.tensor_bits(out, layout)
+            self._decode_into(bits, body, layout, CHECK_ONLY, kind)
+            self._decode_into(bits, body, layout, checks.basis(basis), kind)
+            return out
         dtype = dtype or torch.float32
-        kind = checks.kinds().get(dtype, F32)
-        bits = torch.from_numpy(self._decode(body, layout, basis, kind))
-        done = bits.view(torch.float32 if kind == F32 else dtype).to(dtype)
-        return done if out is None else out.copy_(done)
+        done = torch.empty(shape, dtype=dtype if dtype in checks.kinds() else torch.float32)
+        bits, kind = checks.tensor_bits(done, layout)
+        self._decode_into(bits, body, layout, checks.basis(basis), kind)
+        return done.to(dtype)
 
     def _encode(self, bits: NDArray[Any], kind: int, layout: PageLayout) -> NDArray[np.uint8]:
         codec = self._codec(layout)
@@ -169,18 +178,13 @@ class Backend:
             raise RangeError(codec.too_large, f"values of {where} are too large for {layout}")
         return out
 
-    def _decode(
-        self, body: NDArray[np.uint8], layout: PageLayout, basis: Basis, kind: int
-    ) -> NDArray[Any]:
+    def _decode_into(
+        self, out: NDArray[Any], body: NDArray[np.uint8], layout: PageLayout, mode: int, kind: int
+    ) -> None:
         codec = self._codec(layout)
-        checks.basis(basis)
-        shape = (len(body), layout.tokens, layout.head_dim)
-        out = np.empty(shape, dtype=np.uint32 if kind == F32 else np.uint16)
-        vectors = basis == "vectors"
-        bad, _ = _run(codec.kernels.decode, body, out, codec.kernels.plan(layout), kind, vectors)
+        bad, _ = _run(codec.kernels.decode, body, out, codec.kernels.plan(layout), kind, mode)
         if bad < NONE:
             raise Malformed(codec.malformed, f"page {bad} holds a code that names no number")
-        return out
 
     def _codec(self, layout: PageLayout) -> Codec:
         support = self.supports(layout)

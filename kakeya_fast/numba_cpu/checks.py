@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_fast.numba_cpu.half import BF16, F16, F32
+from kakeya_fast.numba_cpu.lanes import COEFFICIENTS, VECTORS
 from kakeya_ref.errors import Malformed, ShapeError, UsageError
 from kakeya_ref.types import PageLayout
+
+BASES = {"vectors": VECTORS, "coefficients": COEFFICIENTS}
 
 
 def array_bits(x: NDArray[Any], layout: PageLayout) -> tuple[NDArray[Any], int]:
@@ -91,13 +94,14 @@ def out(target: Any, shape: tuple[int, ...], dtypes: Container[Any]) -> None:
     _on_cpu(target)
 
 
-def basis(name: str) -> None:
-    """Refuse an unknown basis.
+def basis(name: str) -> int:
+    """Kernel mode of a basis; an unknown one is refused.
 
     Rule: decode.basis.known
     """
-    if name not in ("vectors", "coefficients"):
+    if name not in BASES:
         raise UsageError("decode.basis.known", f"basis is vectors or coefficients, not {name!r}")
+    return BASES[name]
 
 
 def kinds() -> dict[Any, int]:

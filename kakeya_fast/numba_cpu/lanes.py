@@ -13,6 +13,9 @@ from kakeya_fast.numba_cpu.jit import serial
 
 NONE = np.int64(2**62)  # "no vector is at fault": larger than any vector number
 
+# What a decode kernel does with pages it has found well formed.
+COEFFICIENTS, VECTORS, CHECK_ONLY = 0, 1, 2
+
 
 @serial
 def load(x, n, p0, kind, flips, bits):

@@ -10,7 +10,7 @@ from numba import prange
 
 from kakeya_fast.numba_cpu.half import BF16, F16, F32, INFINITE, MAGNITUDE, flushes, narrow, widen
 from kakeya_fast.numba_cpu.jit import Kernel, serial
-from kakeya_fast.numba_cpu.lanes import NONE
+from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE
 from kakeya_ref.types import PageLayout
 
 
@@ -59,24 +59,27 @@ def _encode_pages(x, out, p, kind, start, stop):
 
 
 @serial
-def _decode_pages(pages, out, p, kind, start, stop):
+def _decode_pages(pages, out, p, kind, mode, start, stop):
     _, tokens, d = out.shape
     page = np.empty(p.nbytes, np.uint8)
-    words, halves = page.view(np.uint32), page.view(np.uint16)
+    halves = page.view(np.uint16)
+    words = np.empty(tokens * d, np.uint32) if p.stored != 0 else page.view(np.uint32)
     for n in range(start, stop):
         page[:] = pages[n]
+        if p.stored != 0:
+            for i in range(tokens * d):
+                words[i] = widen(np.uint32(halves[i]), p.stored)
         largest = np.uint32(0)
-        for t in range(tokens):
-            for i in range(d):
-                at = t * d + i
-                if p.stored == 0:
-                    u = words[at]
-                else:
-                    u = widen(np.uint32(halves[at]), p.stored)
-                largest = max(largest, np.uint32(u & MAGNITUDE))
-                out[n, t, i] = narrow(u, kind)
+        for i in range(tokens * d):
+            largest = max(largest, np.uint32(words[i] & MAGNITUDE))
         if largest >= INFINITE:
             return np.int64(n)
+        if mode == CHECK_ONLY:
+            continue
+        for t in range(tokens):
+            row = words[t * d : (t + 1) * d]
+            for i in range(d):
+                out[n, t, i] = narrow(row[i], kind)
     return NONE
 
 
@@ -89,13 +92,13 @@ def _encode(x, out, p, kind, err):
         err[part, 0], err[part, 1] = _encode_pages(x, out, p, kind, start, stop)
 
 
-def _decode(pages, out, p, kind, vectors, err):
+def _decode(pages, out, p, kind, mode, err):
     """Rule: raw.code.finite."""
     parts = len(err)
     for part in prange(parts):
         start, stop = part * len(out) // parts, (part + 1) * len(out) // parts
         err[part, 2] = flushes(parts)
-        err[part, 0] = _decode_pages(pages, out, p, kind, start, stop)
+        err[part, 0] = _decode_pages(pages, out, p, kind, mode, start, stop)
 
 
 encode = Kernel(_encode)

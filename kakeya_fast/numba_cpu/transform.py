@@ -6,7 +6,7 @@ import numpy as np
 
 from kakeya_fast.numba_cpu.gain import gain_bytes, rms
 from kakeya_fast.numba_cpu.jit import serial
-from kakeya_fast.numba_cpu.lanes import NONE, load, store
+from kakeya_fast.numba_cpu.lanes import NONE, VECTORS, load, store
 from kakeya_fast.numba_cpu.rotate import hadamard, rotation_blocks
 from kakeya_ref.tables import gain_grid, gain_midpoints, signs
 from kakeya_ref.types import PageLayout
@@ -63,12 +63,12 @@ def analyse(x, n, p0, kind, r, bits, squares, gain, byte):
 
 
 @serial
-def synthesise(bits, out, n, p0, kind, r, vectors):
+def synthesise(bits, out, n, p0, kind, r, mode):
     """Turn coefficients back, if asked, and write V vectors.
 
     Rule: hadamard.scale.once, signs.splitmix64.top-bit
     """
-    if vectors:
+    if mode == VECTORS:
         hadamard(bits.view(np.float32), r.lengths, r.factors)
         store(bits, out, n, p0, kind, r.flips)
     else:
