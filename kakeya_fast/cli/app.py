@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from typer.core import TyperGroup
 
@@ -16,6 +15,7 @@ from kakeya_fast.cli.conform import conform
 from kakeya_fast.cli.demo import demo
 from kakeya_fast.cli.inspect import inspect
 from kakeya_fast.cli.quality import quality
+from kakeya_fast.cli.screen import ERRORS
 from kakeya_ref.errors import KakeyaError
 
 EXTRA_OF = {
@@ -61,14 +61,14 @@ app = typer.Typer(
 
 @app.callback()
 def options(
-    verbose: bool = typer.Option(False, "--verbose", help="Log choices to stderr."),
+    verbose: bool = typer.Option(False, "--verbose", help="Log everything to stderr."),
 ) -> None:
     """Packed KV caches: formats, quality, conformance."""
     # A second call (tests, embedding) must not add a second handler.
     log = logging.getLogger("kakeya")
     if not log.handlers:
-        log.addHandler(RichHandler(console=Console(stderr=True), show_path=False, show_time=False))
-    log.setLevel(logging.DEBUG if verbose else logging.WARNING)
+        log.addHandler(RichHandler(console=ERRORS, show_path=False, show_time=False))
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 app.command()(demo)

@@ -22,6 +22,8 @@ from rich.table import Table
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 WIDTH = 120
+# One console for bars and log lines, or they overwrite each other.
+ERRORS = Console(stderr=True)
 
 
 def emit(data: Any) -> None:
@@ -54,5 +56,5 @@ def bar() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=ERRORS,
     )
