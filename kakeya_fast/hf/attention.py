@@ -83,7 +83,7 @@ def check(state: LayerState, query: Tensor, mask: Tensor | None) -> None:
     if mask is None:
         return
     fits = mask.dim() == 4 and mask.shape[0] in (1, batch) and mask.shape[1] in (1, heads)
-    if not fits or mask.shape[2] != count or mask.shape[3] < state.length:
+    if not fits or mask.shape[2] != count or mask.shape[3] != state.length:
         raise ShapeError(
             "cache.attend.shape",
             f"mask {tuple(mask.shape)} for {count} queries over {state.length} tokens",

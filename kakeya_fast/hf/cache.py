@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache
 
 from kakeya_fast.hf.layer import PackedLayer
 from kakeya_fast.hf.report import CacheReport, report
+from kakeya_fast.hf.step import Borrowed, Step
 
 
 class KakeyaCache(Cache):
@@ -39,6 +40,27 @@ class KakeyaCache(Cache):
             layers=layers, offloading=offloading, offload_only_non_sliding=offload_only_non_sliding
         )
         self.attention = attention
+        packed = [i for i, layer in enumerate(layers) if isinstance(layer, PackedLayer)]
+        self.step = Step(max(packed, default=-1))
+        for index in packed:
+            layers[index].index, layers[index].step = index, self.step
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Give new keys and values (B, H, q, D) to a layer; see :class:`PackedLayer`.
+
+        Rule: cache.step.whole
+
+        Raises
+        ------
+        KakeyaError
+            The tokens of this forward are gone again, from every layer.
+        """
+        layer = self.layers[layer_idx]
+        if not isinstance(layer, PackedLayer) and layer_idx < self.step.last:
+            self.step.enter(layer_idx, Borrowed(layer))
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
     def __iter__(self) -> Iterator[tuple[Tensor | None, Tensor | None, Tensor | None]]:
         for layer in self.layers:

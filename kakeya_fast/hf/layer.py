@@ -13,6 +13,7 @@ from transformers.cache_utils import CacheLayerMixin
 from kakeya_fast.hf.attention import attend, check
 from kakeya_fast.hf.policy import Policy
 from kakeya_fast.hf.state import UNKNOWN, LayerState
+from kakeya_fast.hf.step import Step
 from kakeya_ref.errors import KakeyaError, RangeError, ShapeError, Unsupported, UsageError
 
 # Tokens whose exact copies outlive packing while a rollback may come: more than any drafter
@@ -29,7 +30,7 @@ class PackedLayer(CacheLayerMixin):
     padding nor the other rows of the batch show in its bytes.
 
     Rule: cache.append.causal, cache.page.never-reencoded, cache.read.own-page-exact,
-    cache.row.independent
+    cache.row.independent, cache.step.whole
 
     Parameters
     ----------
@@ -53,14 +54,16 @@ class PackedLayer(CacheLayerMixin):
         self.policy = policy
         self.readers = readers
         self.record_past = False
+        # A cache of several layers gives them one step and their indices.
+        self.index, self.step = 0, Step()
         self._clear()
 
     def _clear(self) -> None:
         self.state: LayerState | None = None
         self.is_initialized = False
-        # Attention calls that have read the current step, and the tokens of that step.
+        # Attention calls that have read the newest tokens, and how many tokens these are.
         self.reads = 0
-        self.step = 0
+        self.newest = 0
         self.leaving = False
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -87,21 +90,24 @@ class PackedLayer(CacheLayerMixin):
         Raises
         ------
         ShapeError, RangeError, Unsupported
-            Nothing has changed.
+            The tokens of this forward are gone again, from every layer of the cache.
         """
-        self._check(key_states, value_states)
-        if self.state is None:
-            self.lazy_initialization(key_states, value_states)
-        self.prefetch()
-        self._finish()
-        state = self.state
-        state.append(key_states, value_states)
-        if self.policy.attention == "packed":
-            return self._placeholder(key_states), self._placeholder(value_states)
-        # The mask does not come this way: padding counts as tokens here.
-        dense = state.dense()
-        self._settle(key_states.shape[2], np.zeros(state.batch, np.int64))
-        self._finish()
+        with self.step.whole():
+            if self.state is not None:
+                self.prefetch()
+                self._finish()
+            self.step.enter(self.index, self)
+            self._check(key_states, value_states)
+            if self.state is None:
+                self.lazy_initialization(key_states, value_states)
+            self.state.append(key_states, value_states)
+            if self.policy.attention == "packed":
+                return self._placeholder(key_states), self._placeholder(value_states)
+            # The mask does not come this way: padding counts as tokens here.
+            dense = self.state.dense()
+            self.state.settle(np.zeros(self.state.batch, np.int64))
+            self._finish()
+        self.step.leave(self.index)
         return dense
 
     def attend(
@@ -117,25 +123,43 @@ class PackedLayer(CacheLayerMixin):
         Raises
         ------
         RangeError
-            The codec cannot carry a value; the tokens of the last ``update`` are gone again.
-        ShapeError, UsageError
-            Queries or mask do not fit, or no tokens were appended for them; nothing has changed.
+            The codec cannot carry a value.
+        ShapeError, Unsupported
+            Queries or mask do not fit.
+        UsageError
+            No tokens were appended for these queries.
+
+        After any of them the tokens of this forward are gone again, from every layer.
         """
-        new = self.step if self.reads else self.get_seq_length() - self._settled
-        if not 0 < query.shape[2] <= new:
-            raise UsageError(
-                "cache.attend.order", f"{query.shape[2]} queries after {new} appended tokens"
-            )
-        check(self.state, query, mask)
-        self.prefetch()
-        if not self.reads:
-            self._settle(new, self._starts(mask))
-        self.step = new
-        self.reads += 1
-        out = attend(self.state, query, mask, scaling, softcap, s_aux)
-        if self.reads >= self.readers:
-            self._finish()
+        with self.step.whole():
+            new = self.newest if self.reads else self.get_seq_length() - self._settled
+            if not 0 < query.shape[2] <= new:
+                raise UsageError(
+                    "cache.attend.order", f"{query.shape[2]} queries after {new} appended tokens"
+                )
+            check(self.state, query, mask)
+            self.prefetch()
+            if not self.reads:
+                self.state.settle(self._starts(mask))
+            self.newest = new
+            self.reads += 1
+            out = attend(self.state, query, mask, scaling, softcap, s_aux)
+            if self.reads >= self.readers:
+                self._finish()
+                self.step.leave(self.index)
         return out
+
+    def mark(self) -> dict[str, Any] | None:
+        """What :meth:`restore` needs; None before the first token."""
+        return self.state.mark() if self.state else None
+
+    def restore(self, mark: dict[str, Any] | None) -> None:
+        """Be again as at :meth:`mark`."""
+        if mark is None or self.state is None:
+            self._clear()
+            return
+        self.state.restore(mark)
+        self.reads, self.leaving = 0, False
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of the keys that the next ``query_length`` tokens will see."""
@@ -230,18 +254,16 @@ class PackedLayer(CacheLayerMixin):
     def _busy(self) -> bool:
         return self.state.length > self.state.settled or self.reads > 0
 
-    def _settle(self, new: int, starts: NDArray[np.int64]) -> None:
-        try:
-            self.state.settle(starts)
-        except KakeyaError:
-            self.state.undo(new)
-            raise
-
     def _finish(self) -> None:
         """End a step: pack what no attention came for, drop exact copies, leave the device."""
         state = self.state
         if state.length > state.settled and (state.starts != UNKNOWN).all():
-            self._settle(state.length - state.settled, state.starts)
+            try:
+                state.settle(state.starts)
+            except KakeyaError:
+                # They would fail again at every later call, and nobody has read them.
+                state.crop(state.settled)
+                raise
         self.reads = 0
         state.trim(RECORD if self.record_past else 0)
         if self.leaving:

@@ -134,11 +134,7 @@ class PageStore:
         self.first[gone] = 0
         self.length[gone] = 0
         self.count = (self.count - gone.sum(1)).astype(np.int32)
-        # Slots free in every row are given back, so that a crop really frees memory.
-        keep = self.used
-        if keep < self.bodies.shape[1]:
-            self.bodies = self.bodies[:, :keep].clone()
-            self.first, self.length = self.first[:, :keep].copy(), self.length[:, :keep].copy()
+        self._narrow()
 
     def select(self, rows: Tensor) -> None:
         """Take these rows of the batch, in this order."""
@@ -150,6 +146,22 @@ class PageStore:
     def to(self, device: torch.device | str) -> None:
         """Move the bodies."""
         self.bodies = self.bodies.to(device, non_blocking=True)
+
+    def table(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """The table as it is now, for :meth:`restore`; later pages do not change it."""
+        return self.first, self.length, self.count
+
+    def restore(self, table: tuple[NDArray[np.int32], ...]) -> None:
+        """Forget the pages that came after :meth:`table`; what came before still has its bytes."""
+        self.first, self.length, self.count = table
+        self._narrow()
+
+    def _narrow(self) -> None:
+        # Slots free in every row are given back, so that memory is really freed.
+        keep = self.used
+        if keep < self.bodies.shape[1]:
+            self.bodies = self.bodies[:, :keep].clone()
+        self.first, self.length = self.first[:, :keep].copy(), self.length[:, :keep].copy()
 
     def _room(self, slots: int) -> Tensor:
         batch, have, heads, nbytes = self.bodies.shape
@@ -163,9 +175,9 @@ class PageStore:
     def _widen(self, bodies: Tensor) -> None:
         grown = bodies.shape[1] - self.first.shape[1]
         self.bodies = bodies
-        if grown:
-            self.first = np.pad(self.first, ((0, 0), (0, grown)))
-            self.length = np.pad(self.length, ((0, 0), (0, grown)))
+        # New arrays: the old ones may be remembered for a rollback.
+        self.first = np.pad(self.first, ((0, 0), (0, grown)))
+        self.length = np.pad(self.length, ((0, 0), (0, grown)))
 
 
 def _bytes(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -69,10 +71,17 @@ class LayerState:
         self.tail_v = torch.cat([self.tail_v, v], dim=2)
         self.length += k.shape[2]
 
-    def undo(self, tokens: int) -> None:
-        """Take back tokens that were appended and not settled."""
-        self.length -= tokens
-        self._keep_tail(self.tail_from, self.length)
+    def mark(self) -> dict[str, Any]:
+        """What :meth:`restore` needs: references and numbers, no copies, no pages."""
+        kept = {k: v for k, v in vars(self).items() if k != "pages"}
+        return kept | {"table": self.pages.table()}
+
+    def restore(self, mark: dict[str, Any]) -> None:
+        """Be again as at :meth:`mark`."""
+        device = self.tail_k.device
+        self.pages.restore(mark["table"])
+        vars(self).update({k: v for k, v in mark.items() if k != "table"})
+        self.to(device)
 
     def settle(self, starts: NDArray[np.int64]) -> None:
         """Pack every page that is complete; fill the sinks.
@@ -121,8 +130,6 @@ class LayerState:
 
     def to(self, device: torch.device | str) -> None:
         """Move every tensor, packed ones included."""
-        if self.tail_k.device == torch.device(device):
-            return
         self.pages.to(device)
         for name in ("tail_k", "tail_v", "sink_k", "sink_v"):
             setattr(self, name, getattr(self, name).to(device, non_blocking=True))

@@ -143,22 +143,68 @@ def test_tensors_that_do_not_continue_the_cache():
 
 def test_queries_and_masks_that_do_not_fit():
     layer = filled().layers[0]
-    layer.update(torch.randn(2, 2, 3, 16), torch.randn(2, 2, 3, 16))
-    q = torch.randn(2, 4, 3, 16)
+    before = copy.deepcopy(layer)
+    kv, q = torch.randn(2, 2, 3, 16), torch.randn(2, 4, 3, 16)
     for query, mask in [
         (q[:1], None),
         (q[:, :3], None),
         (q[..., :8], None),
         (q, torch.ones(2, 1, 3, 72, dtype=torch.bool)),
         (q, torch.ones(2, 3, 3, 73, dtype=torch.bool)),
+        (q, torch.ones(2, 1, 3, 74, dtype=torch.bool)),
         (q, torch.ones(2, 73, dtype=torch.bool)),
     ]:
+        layer.update(kv, kv)
         with pytest.raises(ShapeError, match=r"^\[cache.attend.shape\]"):
             layer.attend(query, mask, 1.0)
+        assert same(layer, before)
+    layer.update(kv, kv)
     assert layer.attend(q, None, 1.0).shape == (2, 3, 4, 16)
     for query in (q, q[:, :, :1]):
         with pytest.raises(UsageError, match=r"^\[cache.attend.order\]"):
             layer.attend(query, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    "kinds", [["full_attention"] * 4, ["sliding_attention", "full_attention"] * 2]
+)
+def test_a_failure_in_a_late_layer_takes_the_forward_out_of_every_layer(kinds, monkeypatch):
+    """Rule: cache.step.whole"""
+    of = model("Gemma3", num_hidden_layers=4, layer_types=kinds, sliding_window=20)
+    past, twin = cache(of, "scalar:b=4"), cache(of, "scalar:b=4")
+    ids, bad, good = prompt(2, 60), prompt(2, 50, seed=2), prompt(2, 50, seed=3)
+    fail = RangeError("num.input.finite", "as if")
+
+    def broken(layer, name):
+        monkeypatch.setattr(layer, name, lambda *a, **k: (_ for _ in ()).throw(fail))
+
+    for first in (True, False):
+        report = past.report()
+        for name in ("_check", "_starts"):
+            broken(past.layers[3], name)
+            with pytest.raises(RangeError):
+                of(bad, past_key_values=past)
+            monkeypatch.undo()
+            assert [x.get_seq_length() for x in past.layers] == [0 if first else 60] * 4
+            assert past.report() == report
+        inputs = ids if first else good
+        out, expected = (of(inputs, past_key_values=c).logits for c in (past, twin))
+        assert torch.equal(out, expected)
+    for a, b in zip(past.layers, twin.layers, strict=True):
+        assert type(a) is type(b)
+        if hasattr(a, "state"):
+            assert page_bytes(a, 0) == page_bytes(b, 0) != b""
+    assert not past.step._marks
+
+
+def test_tokens_that_no_attention_came_for_and_no_codec_takes():
+    layer = filled("int:b=4,g=16").layers[0]
+    before = copy.deepcopy(layer)
+    huge = torch.full((2, 2, 40, 16), 1e30)
+    layer.update(huge, huge)
+    with pytest.raises(RangeError):
+        layer.update(huge / 1e30, huge / 1e30)
+    assert same(layer, before)
 
 
 def test_gradients():
