@@ -26,8 +26,8 @@ PROTOCOL = (
     "layer reads what the codec returned for every completed page; sinks and the unfilled page "
     "are exact. Compared with the same model on the uncompressed cache, same passages, same "
     "chunks. KL(base||packed) in nats and the signed change of NLL per token, from the warm-up on; "
-    "95 % intervals by bootstrap over passages. Bytes are the cache's own count of what it keeps "
-    "at the end of a passage: pages, sinks and unfilled pages."
+    "95 % intervals by bootstrap over passages, widened for their small number. Bytes are the "
+    "cache's own count of what it keeps at the end of a passage: pages, sinks and unfilled pages."
 )
 COLUMNS = ("setting", "passage", "start", "tokens", "base_nll", "dnll", "kl", "agree")
 LIBRARIES = ("kakeya-kv", "torch", "transformers", "numpy", "numba")
