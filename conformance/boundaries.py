@@ -127,10 +127,11 @@ def gain_sum_edges(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
     d, last = layout.head_dim, blocks(layout.head_dim)[-1]
     shape = (n, layout.tokens)
     middle = gain_midpoints()[rng.integers(40, 220, shape)]
-    guess = (middle * np.sqrt(d)).astype(np.float32)
-    tries = guess[..., None] * (1 + np.arange(-48, 49) * 2.0**-23).astype(np.float32)
-    ulp = np.spacing(guess * guess)
+    total = d * middle.astype(np.float64) ** 2
+    ulp = np.spacing(total.astype(np.float32))
     small = np.sqrt(rng.uniform(0.1, 2.0, shape) * ulp).astype(np.float32)
+    guess = np.sqrt(total - (d - last) * small.astype(np.float64) ** 2).astype(np.float32)
+    tries = guess[..., None] * (1 + np.arange(-8, 9) * 2.0**-23).astype(np.float32)
     y = np.zeros((*tries.shape, d), dtype=np.float32)
     y[..., : d - last] = small[..., None, None]
     at = d - last + int(rng.integers(0, last))
