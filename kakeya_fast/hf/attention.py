@@ -1,7 +1,8 @@
 """Attention over packed pages, tile by tile, with an online softmax.
 
 Nothing here grows with the context except the packed bytes that are read: a tile of pages is
-decoded once, used by every query that may see it, and dropped.
+decoded once, used by every query that may see it, and dropped. Everything is computed in the
+coded basis, which costs one rotation per query instead of one per cached token.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kakeya_fast.hf.basis import rotation
 from kakeya_ref.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -111,8 +113,8 @@ def _read_pages(run: _Run, a: int, b: int) -> None:
         if run.origin + i1 <= oldest:
             continue
         if keys is None:
-            keys = state.pages.decode(a, b, 0, run.backend).to(run.dtype)
-            values = state.pages.decode(a, b, 1, run.backend).to(run.dtype)
+            keys = state.pages.decode(a, b, 0, run.backend, "coefficients").to(run.dtype)
+            values = state.pages.decode(a, b, 1, run.backend, "coefficients").to(run.dtype)
         visible = None
         if not whole or newest > run.origin + i0:
             limit = run.to_device(since.reshape(len(since), 1, -1))
@@ -140,7 +142,16 @@ def _read_exact(run: _Run, i0: int, i1: int) -> None:
         columns = torch.cat([sink.clamp(max=state.length - 1), columns], dim=1)
         keys = torch.cat([state.sink_k, keys], dim=2)
         values = torch.cat([state.sink_v, values], dim=2)
-    run.fold(i0, i1, keys.to(run.dtype), values.to(run.dtype), columns, visible)
+    keys, values = (
+        _into(keys.to(run.dtype), run.bases[0]),
+        _into(values.to(run.dtype), run.bases[1]),
+    )
+    run.fold(i0, i1, keys, values, columns, visible)
+
+
+def _into(x: Tensor, basis: Tensor | None) -> Tensor:
+    """Vectors as coefficients."""
+    return x if basis is None else x @ basis.T
 
 
 class _Run:
@@ -162,7 +173,9 @@ class _Run:
         self.origin = state.length - count
         self.dtype = torch.float64 if query.dtype is torch.float64 else torch.float32
         self.out_dtype = query.dtype
-        self.q = query.reshape(batch, state.heads, groups, count, query.shape[-1])
+        self.bases = [rotation(x, self.dtype, query.device) for x in state.layouts]
+        q = query.reshape(batch, state.heads, groups, count, query.shape[-1])
+        self.q = q if self.bases[0] is None else _into(q.to(self.dtype), self.bases[0])
         shape = (batch, state.heads, groups, count)
         options = {"dtype": self.dtype, "device": query.device}
         self.top = torch.full((*shape, 1), -torch.inf, **options)
@@ -240,4 +253,6 @@ class _Run:
     def result(self) -> Tensor:
         """Weighted values over sums, heads last but one."""
         out = self.acc / self.sum.masked_fill(self.sum == 0, 1)
+        if self.bases[1] is not None:
+            out = out @ self.bases[1]
         return out.flatten(1, 2).transpose(1, 2).to(self.out_dtype).contiguous()

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kakeya_ref.types import PageLayout
+from kakeya_ref.types import Basis, PageLayout
 
 # Pages per encoder call: bounds the gathered copy of a long prefill.
 ENCODE = 32
@@ -105,8 +105,8 @@ class PageStore:
             self.length[row, new] = size
         self.count = (self.count + pages).astype(np.int32)
 
-    def decode(self, a: int, b: int, stream: int, backend: Any) -> Tensor:
-        """Vectors of slots ``a..b`` of every row; zeros where a row has no page.
+    def decode(self, a: int, b: int, stream: int, backend: Any, basis: Basis = "vectors") -> Tensor:
+        """Numbers of slots ``a..b`` of every row; zeros where a row has no page.
 
         Returns
         -------
@@ -114,7 +114,7 @@ class PageStore:
         """
         layout = self.layouts[stream]
         part = self.bodies[:, a:b, :, self.spans[stream]].transpose(1, 2)
-        out = backend.decode_tensor(part.reshape(-1, layout.nbytes), layout)
+        out = backend.decode_tensor(part.reshape(-1, layout.nbytes), layout, basis=basis)
         return out.view(part.shape[0], part.shape[1], -1, layout.head_dim)
 
     def crop(self, length: int, exact_from: int) -> None:

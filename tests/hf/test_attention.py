@@ -8,9 +8,12 @@ import pytest
 import torch
 from hf_tiny import held_bytes
 
+import kakeya_fast
 from kakeya_fast.hf import attention as module
+from kakeya_fast.hf.basis import rotation
 from kakeya_fast.hf.layer import PackedLayer
 from kakeya_fast.hf.policy import Policy
+from kakeya_ref.layout import page_layout
 from kakeya_ref.registry import parse_codec
 
 P, SINKS = 16, 3
@@ -171,6 +174,21 @@ def test_nothing_dense_stays_reachable():
     dense = 2 * x.numel() * 2
     assert held_bytes(SimpleNamespace(layer=past)) < dense * 0.4
     assert isinstance(past.state.pages.first, np.ndarray)
+
+
+@pytest.mark.parametrize("codec", ["raw", "fp8", "int", "scalar:seed=7", "e8", "d4:seed=0"])
+@pytest.mark.parametrize("size", [8, 64, 96, 80])
+def test_the_coded_basis_is_the_one_of_the_backend(codec, size):
+    layout = page_layout(codec, size, 16)
+    backend = kakeya_fast.get_backend("torch")
+    pages = backend.encode_tensor(torch.randn(3, 16, size), layout)
+    vectors = backend.decode_tensor(pages, layout)
+    coefficients = backend.decode_tensor(pages, layout, basis="coefficients")
+    basis = rotation(layout, torch.float32, torch.device("cpu"))
+    assert (basis is None) == torch.equal(vectors, coefficients)
+    if basis is not None:
+        torch.testing.assert_close(coefficients @ basis, vectors, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(basis @ basis.T, torch.eye(size), rtol=1e-5, atol=1e-5)
 
 
 def test_two_readers_see_the_same_step():

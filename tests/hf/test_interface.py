@@ -118,7 +118,8 @@ def test_dense_and_packed_reading_agree_on_one_token():
     for at in range(0, 130):
         a = of(ids[:, at : at + 1], past_key_values=packed).logits
         b = of(ids[:, at : at + 1], past_key_values=dense).logits
-    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    # One path rotates each cached token in float32, the other each query in float64.
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     assert a.shape == (2, 1, VOCAB)
 
 
