@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Tokens decoded at once.
 TILE = 512
 # Scores held at once, over all heads and rows: bounds the query tile.
-SCORES = 1 << 22
+SCORES = 1 << 21
 NEVER = np.iinfo(np.int64).max
 
 
@@ -63,7 +63,8 @@ def attend(
     per_tile = max(1, TILE // state.policy.page_tokens)
     for a in range(0, state.pages.used, per_tile):
         _read_pages(run, a, min(a + per_tile, state.pages.used))
-    for i0, i1 in run.query_tiles():
+    # Narrow tiles: the block around the diagonal is mostly invisible in wide ones.
+    for i0, i1 in run.query_tiles(4 * state.policy.page_tokens):
         _read_exact(run, i0, i1)
     return run.result()
 
@@ -109,8 +110,9 @@ def _read_pages(run: _Run, a: int, b: int) -> None:
     # A token counts from the query after its page on; what a short page lost never counts.
     since = np.where(np.arange(size) < length[:, :, None], end[:, :, None], NEVER)
     keys = values = None
-    for i0, i1 in run.query_tiles():
-        if run.origin + i1 <= oldest:
+    for start, i1 in run.query_tiles():
+        i0 = max(start, oldest - run.origin)
+        if i0 >= i1:
             continue
         if keys is None:
             keys = state.pages.decode(a, b, 0, run.backend, "coefficients").to(run.dtype)
@@ -187,10 +189,10 @@ class _Run:
         widest = TILE + state.policy.sinks + state.policy.page_tokens
         self.step = max(16, SCORES // (batch * heads * widest))
 
-    def query_tiles(self) -> list[tuple[int, int]]:
+    def query_tiles(self, widest: int | None = None) -> list[tuple[int, int]]:
         """Bounds of the query tiles."""
-        count = self.q.shape[3]
-        return [(i, min(i + self.step, count)) for i in range(0, count, self.step)]
+        count, step = self.q.shape[3], min(self.step, widest or self.step)
+        return [(i, min(i + step, count)) for i in range(0, count, step)]
 
     def columns(self, i0: int, i1: int) -> Tensor:
         """Cache indices of queries ``i0..i1``."""
