@@ -197,9 +197,9 @@ class ClaimsToBeExact(Mutant):
 
 
 class BoundedInName(Mutant):
-    """Claims profile bounded and encodes every tenth token as zero."""
+    """Claims profile bounded and halves every tenth token."""
 
-    rule = "num.fp32.no-fma"
+    rule = "backend.profile.bounded"
     profile = "bounded"
 
     def encode(self, x, layout, **options):

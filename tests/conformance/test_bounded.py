@@ -26,7 +26,7 @@ class HalvesEveryTenth(BoundedBackend):
         return super().encode(x, layout, **options)
 
 
-class LoosesBits(BoundedBackend):
+class LosesBits(BoundedBackend):
     def decode(self, pages, layout, *, basis="vectors", **options):
         out = super().decode(pages, layout, basis=basis, **options)
         return out if basis == "coefficients" else out * np.float32(1 + 2.0**-18)
@@ -51,6 +51,6 @@ def test_a_worse_encoder_is_not_bounded():
 
 
 def test_a_coarser_decoder_is_not_bounded():
-    report = run_checks(LoosesBits(), codecs=["e8"], only="check_rotation")
+    report = run_checks(LosesBits(), codecs=["e8"], only="check_rotation")
     assert report.exit_code == 1
     assert "off the ideal" in report.failures[0].message
