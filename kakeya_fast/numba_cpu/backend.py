@@ -36,6 +36,9 @@ CODECS: dict[str, Codec] = {
     "e8": Codec(lattice, "scale.byte.range", "e8.index.range"),
 }
 
+# Numbers worth a thread of their own: tens of microseconds, well above the cost of waking one.
+GRAIN = 1 << 15
+
 # Not every threading layer of numba survives two parallel calls at once; each uses all threads.
 _one_at_a_time = threading.Lock()
 
@@ -200,9 +203,15 @@ def _run(kernel: Any, source: NDArray[Any], target: NDArray[Any], *rest: Any) ->
     """
     if len(source) == 0:
         return NONE, NONE
-    err = np.full((min(len(source), numba.get_num_threads()), 3), NONE, dtype=np.int64)
+    allowed = numba.get_num_threads()
+    threads = max(1, min(allowed, len(source), max(source.size, target.size) // GRAIN))
+    err = np.full((threads, 3), NONE, dtype=np.int64)
     with _one_at_a_time:
-        kernel(source, target, *rest, err)
+        numba.set_num_threads(threads)
+        try:
+            kernel(source, target, *rest, err)
+        finally:
+            numba.set_num_threads(allowed)
     if err[:, 2].any():
         raise Unsupported(
             "num.subnormal.kept",

@@ -15,6 +15,7 @@ import torch
 
 import kakeya_fast.numba_cpu as package
 from kakeya_fast.numba_cpu import Backend, cachedir
+from kakeya_fast.numba_cpu.backend import GRAIN
 from kakeya_fast.numba_cpu.gain import rms
 from kakeya_fast.numba_cpu.rotate import hadamard
 from kakeya_ref.errors import Unsupported
@@ -30,7 +31,7 @@ def vectors(pages: int) -> np.ndarray:
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_results_do_not_depend_on_the_number_of_threads(layout) -> None:
-    x = vectors(5)  # not a multiple of the threads
+    x = vectors(2 * GRAIN // (32 * 64) + 1)  # enough for two threads, not a multiple of them
     body = NUMBA.encode(x, layout)
     y = NUMBA.decode(body, layout)
     threads = numba.get_num_threads()
