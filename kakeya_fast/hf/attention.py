@@ -106,7 +106,8 @@ def _read_pages(run: _Run, a: int, b: int) -> None:
         columns = slice(int(first[0, 0]), int(first[0, 0]) + size * (b - a))
     else:
         spread = (first[:, :, None] + np.arange(size)).reshape(len(first), -1)
-        columns = run.to_device(spread)
+        # What a short page has lost may lie beyond the end; it is never visible.
+        columns = run.to_device(np.minimum(spread, state.length - 1))
     # A token counts from the query after its page on; what a short page lost never counts.
     since = np.where(np.arange(size) < length[:, :, None], end[:, :, None], NEVER)
     keys = values = None

@@ -138,6 +138,21 @@ def test_generation_after_short_pages_reads_what_the_cache_holds():
     torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_short_page_at_the_end_of_the_cache():
+    past, plain = cache(llama(), "raw"), cache(llama(), "raw")
+    inputs = padded(prompt(2, 150), [0, 11])
+    llama()(**inputs, past_key_values=past)
+    past.crop(-30)
+    new = prompt(2, 3, seed=8)
+    whole = torch.cat([inputs["input_ids"][:, :120], new], 1)
+    mask = torch.cat([inputs["attention_mask"][:, :120], torch.ones_like(new)], 1)
+    for layer in past.layers:
+        assert layer.state.pages.length[0].tolist() == [32, 32, 32, 20]
+    out = llama()(new, attention_mask=mask, past_key_values=past).logits
+    expected = llama()(whole, attention_mask=mask, past_key_values=plain).logits
+    torch.testing.assert_close(out, expected[:, 120:], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("drop", [1, 12, 33, 70, 130])
 def test_recorded_crop_is_as_if_the_tokens_never_came(drop):
     """Rule: cache.crop.recorded"""
