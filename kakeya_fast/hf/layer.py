@@ -303,12 +303,14 @@ class PackedLayer(CacheLayerMixin):
                 "cache.model.eval", "a packed cache has no gradient; run under torch.no_grad()"
             )
         if self.state is not None:
-            have = (*self.state.tail_k.shape[:2], self.state.tail_k.shape[3], self.dtype)
-            if have != (*k.shape[:2], k.shape[3], k.dtype):
+            dims = [layout.head_dim for layout in self.state.layouts]
+            have = (self.state.batch, self.state.heads, *dims, self.dtype)
+            came = (*k.shape[:2], k.shape[3], v.shape[3], k.dtype)
+            if have != came:
                 raise ShapeError(
                     "cache.append.shape",
-                    f"keys {tuple(k.shape)} {k.dtype} do not continue a cache of (rows, KV heads, "
-                    f"head dim, dtype) {have}",
+                    f"{came} does not continue a cache of (rows, KV heads, size of keys, size of "
+                    f"values, dtype) {have}",
                 )
         for name, x in (("keys", k), ("values", v)):
             if not torch.isfinite(x).all():

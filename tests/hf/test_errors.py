@@ -132,6 +132,7 @@ def test_tensors_that_do_not_continue_the_cache():
         (good[:1], good[:1]),
         (good[:, :1], good[:, :1]),
         (good[..., :8], good),
+        (good, good[..., :8]),
         (good.double(), good.double()),
         (good, good[:, :, :2]),
         (good[0], good[0]),

@@ -19,7 +19,11 @@ class Mirror:
         self.random = random
         self.k = torch.zeros(rows, HEADS, 0, D)
         self.v = torch.zeros(rows, HEADS, 0, D)
-        self.pads = random.integers(0, 40, rows) * random.integers(0, 2, rows)
+        self.pad()
+
+    def pad(self) -> None:
+        rows = self.k.shape[0]
+        self.pads = self.random.integers(0, 40, rows) * self.random.integers(0, 2, rows)
 
     def append(self, layer: PackedLayer) -> None:
         new = int(self.random.choice([1, 1, 1, 2, 7, 16, 33, 70]))
@@ -39,6 +43,8 @@ class Mirror:
         keep = max(0, self.k.shape[2] - n)
         self.k, self.v = self.k[:, :, :keep], self.v[:, :, :keep]
         layer.crop(-n)
+        if keep == 0:
+            self.pad()
 
     def select(self, layer: PackedLayer) -> None:
         rows = torch.from_numpy(self.random.integers(0, len(self.pads), 3))
