@@ -11,6 +11,11 @@ DEFINITION = (
     "medians, with the 20th and 80th percentile in brackets. The copy is `np.copyto` of the "
     "same vectors by one thread, timed in turn with the codec in the same process."
 )
+CLOCKS = {
+    "wall": "Wall clock, {threads} threads per backend.",
+    "cpu": "CPU time of this process and one thread per backend: the machine was shared, and wall "
+    "clock would have measured the others. Two cores do up to twice as much against the same copy.",
+}
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -44,6 +49,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{loads['load_after'][0]:.1f} (above the number of cores, other work took part of it).",
         "",
         DEFINITION,
+        "",
+        CLOCKS[result["clock"]].format(**result),
         "",
         *_table(
             ("backend", "codec", "shape", "D", "copy", "encode", "of copy", "decode", "of copy"),
