@@ -140,8 +140,8 @@ class PageStore:
         """Take these rows of the batch, in this order."""
         host = rows.cpu().numpy()
         self.bodies = self.bodies[rows.to(self.bodies.device)]
-        self.first, self.length = self.first[host].copy(), self.length[host].copy()
-        self.count = self.count[host].copy()
+        self.first, self.length, self.count = self.first[host], self.length[host], self.count[host]
+        self._narrow()
 
     def to(self, device: torch.device | str) -> None:
         """Move the bodies."""
@@ -161,14 +161,15 @@ class PageStore:
         keep = self.used
         if keep < self.bodies.shape[1]:
             self.bodies = self.bodies[:, :keep].clone()
-        self.first, self.length = self.first[:, :keep].copy(), self.length[:, :keep].copy()
+            self.first, self.length = self.first[:, :keep].copy(), self.length[:, :keep].copy()
 
     def _room(self, slots: int) -> Tensor:
         batch, have, heads, nbytes = self.bodies.shape
-        if slots <= have:
+        # Bytes selected under inference mode could not be written to outside of it.
+        if slots <= have and not self.bodies.is_inference():
             return self.bodies
         # To the byte: a copy every P tokens costs little beside reading all pages every token.
-        bodies = _bytes((batch, slots, heads, nbytes), self.bodies.device)
+        bodies = _bytes((batch, max(slots, have), heads, nbytes), self.bodies.device)
         bodies[:, :have] = self.bodies
         return bodies
 

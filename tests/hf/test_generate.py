@@ -170,9 +170,12 @@ def test_iteration_yields_what_dynamic_yields():
 
 
 def test_inference_mode_then_no_grad():
-    past = cache(llama(), "scalar:b=4")
+    past, inputs = cache(llama()), padded(prompt(), [0, 62])
     with torch.inference_mode():
-        llama()(prompt(), past_key_values=past)
-    got = generate(llama(), torch.cat([prompt(), prompt(seed=2)], 1), past)
-    assert got.shape[1] == 190
-    assert past.layers[0].state.pages.used == 5
+        generate(llama(), inputs, past, new=1)
+        past.reorder_cache(torch.tensor([1, 0]))
+        past.crop(-1)
+    swapped = {name: x[[1, 0]] for name, x in inputs.items()}
+    got = generate(llama(), swapped, past)
+    assert torch.equal(got, generate(llama(), swapped))
+    assert past.layers[0].state.pages.count.tolist() == [1, 3]

@@ -162,9 +162,9 @@ def test_recorded_crop_is_as_if_the_tokens_never_came(drop):
     ids = prompt(1, 170)
     of(ids[:, :90], past_key_values=past)
     past.crop(0)
-    of(torch.cat([ids[:, 90:100], prompt(1, drop, seed=5)], 1), past_key_values=past)
+    of(torch.cat([ids[:, 90:110], prompt(1, drop, seed=5)], 1), past_key_values=past)
     past.crop(-drop)
-    of(ids[:, 100:], past_key_values=past)
+    of(ids[:, 110:], past_key_values=past)
     past.crop(0)
     of(ids, past_key_values=plain)
     for a, b in zip(past.layers, plain.layers, strict=True):
