@@ -1,1 +1,1 @@
-"""The Kakeya specification as package data: text, registry and frozen vectors. No code lives here."""
+"""The Kakeya specification as data: text, registry and frozen vectors. No code lives here."""
