@@ -124,6 +124,21 @@ def test_additive_bias_and_a_mask_per_head():
     torch.testing.assert_close(got[0].double(), ref, rtol=2e-5, atol=2e-5)
 
 
+def test_a_row_begins_where_any_query_of_any_head_sees_a_token():
+    torch.manual_seed(5)
+    k, v, q = torch.randn(3, 1, 2, 70, 16).unbind(0)
+    mask = causal(1, 70, 70).repeat(1, 2, 1, 1)
+    mask[:, :, -1, :-1] = False
+    mask[:, 0, :, :9] = False
+    past = layer("raw")
+    past.update(k, v)
+    got = past.attend(q, mask, 0.3)
+    score = (q @ k.mT * 0.3).masked_fill(~mask, -torch.inf)
+    expected_out = (score.softmax(-1).nan_to_num() @ v).transpose(1, 2)
+    torch.testing.assert_close(got, expected_out, rtol=1e-5, atol=1e-5)
+    assert past.state.starts.tolist() == [0]
+
+
 @pytest.mark.parametrize(("tile", "scores"), [(16, 1), (48, 1 << 12)])
 def test_tiles_do_not_change_the_result(monkeypatch, tile, scores):
     _, wide = run([0, 11], [90, 91], 200)
