@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from numba import config
 
+from kakeya_fast.env import cache_dir
 
-def cache_dir() -> Path:
-    """Directory of compiled kernels: under ``NUMBA_CACHE_DIR``, else ``XDG_CACHE_HOME``, else
-    ``~/.cache``.
+
+def kernel_dir() -> Path:
+    """Directory of compiled kernels, under :func:`kakeya_fast.env.cache_dir`.
 
     The last component is a hash of these sources: numba looks only at the file a kernel starts
     in, so an edit in a file it calls would otherwise leave a stale kernel behind.
     """
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    base = Path(chosen) if chosen else home / "kakeya"
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    return base / f"numba-{digest.hexdigest()[:16]}"
+    return cache_dir() / f"numba-{digest.hexdigest()[:16]}"
 
 
 @contextmanager
 def kernel_cache() -> Iterator[None]:
-    """Functions decorated inside cache in :func:`cache_dir`; numba's own setting is put back."""
+    """Functions decorated inside cache in :func:`kernel_dir`; numba's own setting is put back."""
     before = config.CACHE_DIR
-    config.CACHE_DIR = str(cache_dir())
+    config.CACHE_DIR = str(kernel_dir())
     try:
         yield
     finally:
