@@ -198,6 +198,20 @@ def test_a_failure_in_a_late_layer_takes_the_forward_out_of_every_layer(kinds, m
     assert not past.step._marks
 
 
+def test_an_unfinished_forward_is_not_undone_by_the_next_one():
+    past = filled()
+    layer = past.layers[0]
+    kv = torch.randn(2, 2, 70, 16)
+    layer.update(kv, kv)
+    layer.attend(torch.randn(2, 4, 70, 16), None, 1.0)
+    before = copy.deepcopy(layer)
+    with pytest.raises(RangeError):
+        layer.update(kv * torch.nan, kv)
+    assert layer.get_seq_length() == 140
+    assert all(page_bytes(layer, row) == page_bytes(before, row) for row in range(2))
+    assert torch.equal(layer.dense()[0], before.dense()[0])
+
+
 def test_tokens_that_no_attention_came_for_and_no_codec_takes():
     layer = filled("int:b=4,g=16").layers[0]
     before = copy.deepcopy(layer)
