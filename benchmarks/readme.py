@@ -50,7 +50,7 @@ def status() -> list[str]:
     suite = reports["ref"]
     note = (
         f"Conformance by `kakeya conform BACKEND --profile {suite['profile']}`, suite "
-        f"{suite['suite_version']}, manifest {suite['manifest'][:12]}: reports in "
+        f"{suite['suite']}, manifest {suite['manifest']}, {suite['cases']} cases each: reports in "
         "[`benchmarks/results/conformance/`](benchmarks/results/conformance)."
     )
     return [*table(header, rows), "", note]
@@ -58,9 +58,9 @@ def status() -> list[str]:
 
 def verdict(report: dict[str, Any], codec_id: str) -> str:
     """``exact`` or ``bounded`` where the report covers the codec and has no failure."""
-    if codec_id not in report["codecs"] or report["failures"]:
+    if codec_id not in report["offers"] or report["exit_code"]:
         return "–"
-    return str(report["backend"]["profile"])
+    return str(report["backend_profile"])
 
 
 def numbers() -> list[str]:
