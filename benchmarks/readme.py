@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from kakeya_fast.quality.protocol import Setting
 from kakeya_fast.quality.table import cells
 from kakeya_ref.layout import page_layout
 from kakeya_ref.registry import codec_ids, parse_codec, registry
@@ -19,7 +20,8 @@ from kakeya_ref.registry import codec_ids, parse_codec, registry
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BACKENDS = ("ref", "numba", "torch")
-SHOWN = ("fp8", "int", "e8:q=10", "scalar:b=4", "e8:q=4", "scalar:b=3", "d4:q=3", "e8:q=2")
+KIVI = "int:b=2,g=32,axis=channel/int:b=2,g=32"
+SHOWN = ("fp8", "int", "scalar:b=4", "scalar:b=3", "d4:q=3", "e8:q=10", "e8:q=4", "e8:q=2", KIVI)
 COLUMNS = ("setting", "page bits", "held bits", "ΔPPL % [95 %]", "KL [95 %]", "top-1 %")
 PICK = (0, 1, 2, 5, 6, 7)  # of the columns of kakeya_fast.quality.table
 
@@ -69,7 +71,7 @@ def numbers() -> list[str]:
     for path in sorted((RESULTS / "quality").glob("*.json")):
         data = load(path)
         model, text, protocol = data["model"], data["text"], data["protocol"]
-        wanted = {str(parse_codec(s)) for s in SHOWN}
+        wanted = {str(Setting.parse(s)) for s in SHOWN}
         picked = [r for r in data["summary"] if r["setting"] in wanted]
         name = path.relative_to(ROOT)
         out += [
@@ -88,7 +90,7 @@ def speed() -> list[str]:
     """The fast backends on large batches, as shares of a memory copy, and the targets missed."""
     path = RESULTS / "speed-cpu.json"
     data, name = load(path), path.relative_to(ROOT)
-    wanted = {str(parse_codec(s)) for s in SHOWN}
+    wanted = {str(Setting.parse(s)) for s in SHOWN}
     rows = [
         (
             row["backend"],
