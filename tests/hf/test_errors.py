@@ -220,6 +220,11 @@ def test_tokens_that_no_attention_came_for_and_no_codec_takes():
     with pytest.raises(RangeError):
         layer.update(huge / 1e30, huge / 1e30)
     assert same(layer, before)
+    layer.update(huge, huge)
+    with pytest.raises(RangeError):
+        layer.crop(-1)
+    assert layer.get_seq_length() == 70
+    assert torch.equal(layer.dense()[1], before.dense()[1])
 
 
 def test_gradients():
