@@ -51,7 +51,7 @@ RUNS = (
     ("smollm2-135m", "manual", 8),
     ("gemma3-270m", "manual", 6),
     ("smollm2-135m", "workshop", 4),
-    ("gemma3-270m", "workshop", 4),
+    ("gemma3-270m", "workshop", 3),
 )
 CTX = 1024
 

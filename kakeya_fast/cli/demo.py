@@ -18,7 +18,6 @@ SETTINGS = (
     "int:b=4",
     "scalar:b=4",
     "scalar:b=3",
-    "e8:q=3",
 )
 SHOWN = "scalar:b=4"
 CHUNK = 512
