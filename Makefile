@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test lint types imports unit conform bench quality clean
+.PHONY: setup demo test lint types imports doctest unit conform bench quality clean
 
 setup: $(STAMP)
 
@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/kakeya demo --out demo-out
 
-test: lint types imports conform unit
+test: lint types imports doctest conform unit
 
 lint: setup
 	$(BIN)/ruff check .
@@ -41,10 +41,13 @@ conform: setup
 	$(BIN)/kakeya conform numba --profile standard
 	OMP_NUM_THREADS=1 $(BIN)/kakeya conform torch --profile quick
 
+doctest: setup
+	$(BIN)/python -m pytest -q --doctest-modules kakeya_ref kakeya_fast/quality
+
 # Last, so that the closing line of a run counts its tests. Two processes of one thread each:
 # small tensors lose more to waking threads than they gain.
 unit: setup
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2 $(BIN)/python -m pytest -n 2 --doctest-modules kakeya_ref tests
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2 $(BIN)/python -m pytest -n 2
 
 bench: setup
 	$(BIN)/python -m benchmarks.speed

@@ -106,6 +106,7 @@ class SumFromLeftToRight(Mutant):
 
 class WiderIntermediates(Mutant):
     rule = "num.fp32.no-fma"
+    codecs = ("scalar", "e8")
 
     @staticmethod
     def rotate(x, seed):
