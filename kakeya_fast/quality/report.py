@@ -159,6 +159,13 @@ class Report:
         }
         if key != self.key():
             return set()
+        # Passages of two commits are no single measurement; a whole one keeps its own date.
+        measured = {row[stored["columns"].index("passage")] for row in stored["scores"]}
+        if len(measured) < self.passages:
+            if stored["environment"]["commit"] != self.environment.get("commit"):
+                return set()
+        else:
+            self.environment = stored["environment"]
         rows = [dict(zip(stored["columns"], row, strict=True)) for row in stored["scores"]]
         self.scores = [Score(**row, sizes=stored["sizes"][row["setting"]]) for row in rows]
         return {s.passage for s in self.scores}

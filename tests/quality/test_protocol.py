@@ -82,10 +82,17 @@ def test_report_is_resumed_and_reads_back(loaded, tmp_path):
     assert [s["passages"] for s in stored["summary"]] == [2, 2]
     # What is already there is not run again: the stored scores come back unchanged.
     stored["scores"][0][stored["columns"].index("kl")] = 123.0
+    stored["environment"]["commit"] = "earlier"
     out.write_text(json.dumps(stored))
     second = run(loaded, text, [RAW, COARSE], **options, step=lambda: again.append(1))
     assert second.scores[0].kl == 123.0
     assert len(again) == len(calls)
+    assert second.environment["commit"] == "earlier", "a whole run keeps its own commit"
+    # Half a run of another commit is measured anew.
+    stored["scores"] = stored["scores"][:2]
+    out.write_text(json.dumps(stored))
+    third = Report.start(loaded, text, 0, [RAW, COARSE], 96, 2, OPTIONS)
+    assert third.resume(out) == set()
 
 
 def test_another_run_is_not_resumed(loaded, tmp_path):
