@@ -10,7 +10,7 @@ def main() -> None:
     try:
         from kakeya_fast.cli.app import app
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich", "click"):
+        if error.name not in ("typer", "rich"):
             raise
         sys.exit(f"kakeya needs {error.name}: pip install 'kakeya-kv[cli]'")
     app()

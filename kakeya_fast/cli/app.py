@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import click
 import typer
 from rich.logging import RichHandler
 from typer.core import TyperGroup
@@ -33,7 +32,7 @@ EXTRA_OF = {
 class Guarded(TyperGroup):
     """Turns errors raised on purpose, and missing extras, into one line and exit code 2."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: typer.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)

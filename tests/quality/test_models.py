@@ -107,3 +107,11 @@ def test_a_changed_gguf_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(models, "fetch", lambda package: tmp_path / package.filename)
     with pytest.raises(Malformed, match=r"model\.fetch\.sha256"):
         models.resolve_model("small")
+
+
+def test_the_models_extra_brings_what_gguf_loading_needs():
+    """transformers asks for both only when a GGUF file is loaded, which no test downloads."""
+    from transformers.utils import is_accelerate_available, is_gguf_available
+
+    assert is_accelerate_available()
+    assert is_gguf_available()
