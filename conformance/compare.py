@@ -119,6 +119,16 @@ def near_floats(got: Any, ideal: NDArray[np.float64], layout: PageLayout) -> Non
         )
 
 
+def within_ulp(got: Any, ideal: NDArray[np.float64], layout: PageLayout) -> None:
+    """Level ``ulp``: every number is within one unit in the last place of the ideal one."""
+    is_floats(got, layout, len(ideal))
+    unit = np.spacing(np.abs(ideal).astype(np.float32)).astype(np.float64)
+    bad = np.abs(got.astype(np.float64) - ideal) > levels.ULP * unit
+    if bad.any():
+        count = f"more than {levels.ULP:g} ulp off: {int(bad.sum())} of {bad.size}"
+        _floats_differ(got, ideal.astype(np.float32), bad, layout, count)
+
+
 def no_worse(got_error: float, reference_error: float, what: str) -> None:
     """Level ``quality``: mean squared error within the allowance over the reference's."""
     allowed = (1 + levels.QUALITY) * reference_error

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 EPS32 = 2.0**-23
 
+# num.level.ulp -- one product, or an exact product and one sum, rounded once: half a unit.
+ULP = 1.0
+
 # num.level.norm -- after a rotation, ||got - ideal|| <= NORM * EPS32 * ||ideal||.
 # A block of 2^m has m stages; every stage adds at most one rounding (EPS32/2) per element of a
 # matrix that is orthogonal up to sqrt(2), the final constant two more (its own rounding and the

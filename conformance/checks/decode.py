@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from kakeya_conformance import pages, strategies
-from kakeya_conformance.compare import refuses, same_floats, want
+from kakeya_conformance import ideal, pages, strategies
+from kakeya_conformance.compare import refuses, same_floats, want, within_ulp
 from kakeya_conformance.model import NotApplicable, check
 from kakeya_conformance.trial import Trial
 from kakeya_ref.errors import KakeyaError, Malformed, UsageError
@@ -214,3 +214,21 @@ def check_decode__bases_coincide_without_rotation(t: Trial) -> None:
     """Codecs that do not rotate give the same numbers in both bases."""
     body = t.reference_pages(t.some("outliers"))
     same_floats(t.decode(body), t.decode(body, basis="coefficients"), t.layout)
+
+
+@check(
+    rules=[
+        "fp8.decode.product",
+        "int.decode.affine",
+        "scalar.decode.product",
+        "num.level.ulp",
+    ],
+    level="ulp",
+    needs={"decode"},
+    codecs=["fp8", "int", "scalar"],
+)
+def check_decode__coefficients_are_the_ideal_ones(t: Trial) -> None:
+    """Coefficients of legal pages lie within one ulp of float64, without asking the reference."""
+    fields = pages.random_fields(t.layout, 3, t.rng())
+    got = t.decode(pages.build(t.layout, fields), basis="coefficients")
+    within_ulp(got, ideal.coefficients(t.layout, fields), t.layout)

@@ -340,3 +340,11 @@ class AnyIndexIsTaken(Mutant):
     rule = "d4.index.range"
     codecs = ("d4",)
     patches = ((lattice, "check_range", lambda index, count, rule: None),)
+
+
+class TwoUlpsOff(Mutant):
+    rule = "num.level.ulp"
+    codecs = ("scalar", "fp8", "int")
+
+    def decode(self, pages, layout, **options):
+        return super().decode(pages, layout, **options) * np.float32(1 + 2**-21)
