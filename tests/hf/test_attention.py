@@ -97,8 +97,12 @@ def test_groups_and_mask_kinds(groups, mask_kind):
 
 
 def test_softcap_and_learned_sinks():
-    run([0, 5], [20, 55], 70, softcap=3.0)
-    run([0, 5], [20, 55], 70, s_aux=torch.tensor([0.5, -1.0, 2.0, 0.0]))
+    _, plain = run([0, 5], [20, 55], 70)
+    _, capped = run([0, 5], [20, 55], 70, softcap=3.0)
+    _, sunk = run([0, 5], [20, 55], 70, s_aux=torch.tensor([0.5, -1.0, 2.0, 0.0]))
+    # ``run`` holds each to float64; that they differ shows the options were not ignored by both.
+    assert not torch.allclose(capped, plain)
+    assert not torch.allclose(sunk, plain)
 
 
 def test_no_mask_is_causal():
