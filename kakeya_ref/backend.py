@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_ref.bits import read_page, write_page
-from kakeya_ref.codecs import d4, e8, fp8, int, raw, scalar
+from kakeya_ref.codecs import d4, e8, fp8, int, raw, scalar, skeleton, turbo
 from kakeya_ref.contract import as_pages, as_vectors
 from kakeya_ref.errors import UsageError
+from kakeya_ref.registry import table_kind
+from kakeya_ref.skeletons import Skeleton, as_skeleton
 from kakeya_ref.types import Basis, PageLayout, Support
 
 CODECS: dict[str, ModuleType] = {
@@ -21,6 +23,8 @@ CODECS: dict[str, ModuleType] = {
     "scalar": scalar,
     "d4": d4,
     "e8": e8,
+    "skeleton": skeleton,
+    "turbo": turbo,
 }
 
 
@@ -49,7 +53,8 @@ class ReferenceBackend:
         wide = as_vectors(x, layout)
         if len(wide) == 0:
             return np.zeros((0, layout.nbytes), dtype=np.uint8)
-        fields = CODECS[layout.codec.id].encode(wide, layout)
+        known = _tables(tables, layout, wide)
+        fields = CODECS[layout.codec.id].encode(wide, layout, *known)
         return write_page(layout, fields, len(wide))
 
     def decode(
@@ -70,8 +75,13 @@ class ReferenceBackend:
         body = as_pages(pages, layout)
         if len(body) == 0:
             return np.zeros((0, layout.tokens, layout.head_dim), dtype=np.float32)
-        codec = CODECS[layout.codec.id]
-        y: NDArray[np.float32] = codec.coefficients(read_page(layout, body), layout)
+        codec, known = CODECS[layout.codec.id], _tables(tables, layout, body)
+        y: NDArray[np.float32] = codec.coefficients(read_page(layout, body), layout, *known)
         if basis == "vectors":
             y = codec.vectors(y, layout)
         return y
+
+
+def _tables(tables: Any, layout: PageLayout, pages: NDArray[Any]) -> tuple[Skeleton, ...]:
+    """The tables that the codec takes, checked; none for codecs that need none."""
+    return (as_skeleton(tables, layout, len(pages)),) if table_kind(layout.codec) else ()

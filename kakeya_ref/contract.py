@@ -44,7 +44,8 @@ class Backend(Protocol):
         positions : (N, P) int64, optional
             Positions of the tokens in the model; codecs without frames ignore them.
         tables : optional
-            Calibrated constants; codecs without calibration ignore them.
+            What the codec needs besides the vectors, such as a
+            :class:`kakeya_ref.skeletons.Skeleton`; codecs without tables ignore them.
 
         Returns
         -------
@@ -69,6 +70,8 @@ class Backend(Protocol):
         Parameters
         ----------
         pages : (N, layout.nbytes) uint8, or bytes of length N * layout.nbytes
+        tables : optional
+            The tables that the pages were encoded with.
 
         Returns
         -------

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from kakeya_ref.errors import ShapeError
-from kakeya_ref.registry import parse_codec, registry
+from kakeya_ref.errors import ShapeError, UsageError
+from kakeya_ref.registry import is_resolved, parse_codec, registry, table_kind
 from kakeya_ref.types import Codec, PageLayout, Plane
 
 WIDTHS = (32, 16, 8, 4, 2, 1)
@@ -17,7 +17,7 @@ ALIGN = 16
 LATTICE_BLOCK = {"d4": 4, "e8": 8}
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def page_layout(codec: str | Codec, head_dim: int, tokens: int = 32) -> PageLayout:
     """Layout of one page body.
 
@@ -27,7 +27,7 @@ def page_layout(codec: str | Codec, head_dim: int, tokens: int = 32) -> PageLayo
     Raises
     ------
     UsageError
-        The codec string is wrong.
+        The codec string is wrong, or leaves a rank to a fit.
     ShapeError
         ``head_dim`` is not a multiple of 8 in 8..1024, or ``tokens`` not a multiple of 16.
 
@@ -39,26 +39,74 @@ def page_layout(codec: str | Codec, head_dim: int, tokens: int = 32) -> PageLayo
     ['scales', 'codes2', 'codes1']
     """
     parsed = parse_codec(codec)
+    _check_head_dim(parsed, head_dim)
+    if tokens < 1 or tokens % registry()["page"]["tokens_multiple"]:
+        raise ShapeError(
+            "page.tokens.multiple-of-16", f"a page of {tokens} tokens is not a multiple of 16"
+        )
+    return _placed(parsed, head_dim, tokens, _fields(parsed, head_dim, tokens))
+
+
+@lru_cache(maxsize=1024)
+def table_layout(codec: str | Codec, head_dim: int) -> PageLayout:
+    """Layout of the table that a ``skeleton`` or ``turbo`` page is read with; ``tokens`` is 0.
+
+    Rule: skeleton.table.layout, turbo.table.layout, page.plane.aligned
+
+    Raises
+    ------
+    UsageError
+        A codec without such a table, or one that leaves the rank to a fit.
+
+    Examples
+    --------
+    >>> [(p.name, p.row) for p in table_layout("turbo:rank=8,k=2", 64).planes]
+    [('mean', 64), ('basis', 64), ('centres', 8)]
+    """
+    parsed = parse_codec(codec)
+    if table_kind(parsed) != "skeleton":
+        raise UsageError("codec.table.given", f"{parsed} needs no skeleton")
+    _check_head_dim(parsed, head_dim)
+    r = parsed.integer("rank")
+    fields = [
+        ("mean", 16, 1, head_dim, 0),
+        ("basis", 16, r, head_dim, 0),
+        ("centres", 16, parsed.integer("k"), r, 0),
+    ]
+    if parsed.id == "skeleton" and parsed["time"] == "trend":
+        fields.append(("trend", 16, 1, r, 0))
+    if parsed.id == "turbo" and parsed["levels"] == "own":
+        fields.append(("levels", 16, 1, 1 << parsed.integer("b"), 0))
+    return _placed(parsed, head_dim, 0, fields)
+
+
+def _check_head_dim(codec: Codec, head_dim: int) -> None:
     limits = registry()["page"]
     if head_dim % limits["head_dim_multiple"] or not 8 <= head_dim <= limits["head_dim_max"]:
         raise ShapeError(
             "page.head-dim.multiple-of-8",
             f"head dim {head_dim} is not a multiple of 8 in 8..{limits['head_dim_max']}",
         )
-    if tokens < 1 or tokens % limits["tokens_multiple"]:
-        raise ShapeError(
-            "page.tokens.multiple-of-16", f"a page of {tokens} tokens is not a multiple of 16"
-        )
+    if not is_resolved(codec):
+        raise UsageError("codec.fit.resolved", f"{codec} leaves its rank to a fit; fit first")
+    if table_kind(codec) == "skeleton" and codec.integer("rank") > head_dim:
+        raise ShapeError("codec.rank.head-dim", f"{codec}: more components than {head_dim} numbers")
+
+
+Field = tuple[str, int, int, int, int]
+
+
+def _placed(codec: Codec, head_dim: int, tokens: int, fields: Sequence[Field]) -> PageLayout:
     planes: list[Plane] = []
     end = 0
-    for name, width, rows, row, shift in _fields(parsed, head_dim, tokens):
+    for name, width, rows, row, shift in fields:
         nbytes = rows * row * width // 8
         planes.append(Plane(name, end, nbytes, width, rows, row, shift))
         end += -(-nbytes // ALIGN) * ALIGN
-    return PageLayout(parsed, head_dim, tokens, tuple(planes), end)
+    return PageLayout(codec, head_dim, tokens, tuple(planes), end)
 
 
-def _fields(codec: Codec, d: int, p: int) -> Sequence[tuple[str, int, int, int, int]]:
+def _fields(codec: Codec, d: int, p: int) -> Sequence[Field]:
     """(name, width, rows, row, shift) of every plane of a codec."""
     if codec.id == "raw":
         return [("values", 32 if codec["dtype"] == "f32" else 16, p, d, 0)]
@@ -75,10 +123,49 @@ def _fields(codec: Codec, d: int, p: int) -> Sequence[tuple[str, int, int, int, 
         block = LATTICE_BLOCK[codec.id]
         bits = (lattice_count(codec) - 1).bit_length()
         return [("scales", 8, 1, p, 0), *split("index", bits, 1, p * d // block)]
+    if codec.id == "skeleton":
+        return _skeleton_fields(codec, p)
+    if codec.id == "turbo":
+        return _turbo_fields(codec, p)
     raise AssertionError(f"registry names {codec.id}, layout does not")
 
 
-def split(name: str, bits: int, rows: int, row: int) -> list[tuple[str, int, int, int, int]]:
+def _skeleton_fields(codec: Codec, p: int) -> list[Field]:
+    r, kept = codec.integer("rank"), residual_kept(codec)
+    fields = split("seg", (codec.integer("k") - 1).bit_length(), 1, p)
+    if codec["time"] == "trend":
+        fields.append(("along", 16, 1, p, 0))
+    fields += [("proj", 16, 1, p, 0), ("value", 16, p, kept, 0)]
+    # All kept: their places need no saying.
+    return fields + (split("place", (r - 1).bit_length(), 1, p * kept) if kept < r else [])
+
+
+def _turbo_fields(codec: Codec, p: int) -> list[Field]:
+    width, out = residual_width(codec), codec.integer("out")
+    if out > p * width:
+        raise ShapeError("turbo.out.range", f"{out} outliers in {p * width} numbers of a page")
+    fields = [("scales", 8, 1, p, 0), *split("seg", (codec.integer("k") - 1).bit_length(), 1, p)]
+    fields += [("proj", 16, 1, p, 0), *split("codes", codec.integer("b"), p, width)]
+    if out:
+        fields += [("outvalue", 16, 1, out, 0)]
+        fields += split("outplace", (p * width - 1).bit_length(), 1, out)
+    return fields
+
+
+def residual_kept(codec: Codec) -> int:
+    """Residual numbers that ``skeleton`` keeps of a token. Rule: skeleton.page.layout"""
+    return min(codec.integer("res"), codec.integer("rank"))
+
+
+def residual_width(codec: Codec) -> int:
+    """Length of ``turbo``'s residual, padded to the next multiple of 8.
+
+    Rule: turbo.residual.padded
+    """
+    return -(-codec.integer("rank") // 8) * 8
+
+
+def split(name: str, bits: int, rows: int, row: int) -> list[Field]:
     """Planes of a ``bits`` wide field: widths are the binary digits of ``bits``, widest first.
 
     Rule: page.plane.split

@@ -77,7 +77,49 @@ def parse_codec(text: str | Codec) -> Codec:
         if chosen != rule["default"]:
             shown.append(f"{name}={chosen}")
     canonical = codec_id + (":" + ",".join(shown) if shown else "")
-    return Codec(codec_id, tuple(params), canonical)
+    codec = Codec(codec_id, tuple(params), canonical)
+    steering = [item.partition("=")[0] for item in shown if fits(codec_id, item)]
+    if is_resolved(codec) and steering:
+        raise UsageError(
+            "codec.fit.resolved", f"{text!r} has a rank, so {steering} would mean nothing"
+        )
+    return codec
+
+
+def fits(codec_id: str, item: str) -> bool:
+    """Whether a parameter (``name`` or ``name=value``) steers a fit only, never the bytes."""
+    rule = registry()["codecs"][codec_id]["params"][item.partition("=")[0]]
+    return bool(rule.get("fit", False))
+
+
+def table_kind(codec: Codec) -> str:
+    """Kind of table the codec needs besides its pages; empty for codecs that need none.
+
+    Rule: codec.table.given
+    """
+    return str(registry()["codecs"][codec.id].get("table", ""))
+
+
+def is_resolved(codec: Codec) -> bool:
+    """Whether the string says all that a layout needs: always, unless a fit must choose a rank.
+
+    Rule: codec.fit.resolved
+    """
+    return table_kind(codec) != "skeleton" or codec.integer("rank") > 0
+
+
+def resolved(codec: Codec, **chosen: int) -> Codec:
+    """The codec with what a fit chose, and without what steered the fit.
+
+    Rule: codec.fit.resolved
+
+    Examples
+    --------
+    >>> str(resolved(parse_codec("turbo:b=2,vr=90"), rank=26))
+    'turbo:b=2,rank=26'
+    """
+    kept = {n: v for n, v in codec.params if not fits(codec.id, n)} | chosen
+    return parse_codec(f"{codec.id}:" + ",".join(f"{n}={v}" for n, v in kept.items()))
 
 
 def _value(codec_id: str, name: str, text: str, rule: dict[str, Any]) -> ParamValue:
