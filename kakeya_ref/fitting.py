@@ -163,8 +163,8 @@ def _trend(c: F64) -> F64:
     clock = np.arange(len(c)) - (len(c) - 1) / 2
     drift = clock @ c
     size = float(np.linalg.norm(drift))
-    # Noise drifts by about this much; a direction made of noise would cost bytes for nothing.
-    floor = 4 * np.linalg.norm(clock) * np.sqrt((c**2).mean())
+    # White noise drifts by half of this; a direction made of noise would mean nothing.
+    floor = 2 * np.linalg.norm(clock) * np.sqrt((c**2).sum(axis=1).mean())
     return drift / size if size > floor else np.zeros_like(drift)
 
 
