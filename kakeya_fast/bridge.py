@@ -27,16 +27,24 @@ class TensorBridge:
             raise AttributeError(name)
         return getattr(self.inner, name)
 
-    def encode_tensor(self, x: Any, layout: PageLayout, out: Any = None) -> Any:
+    def encode_tensor(
+        self, x: Any, layout: PageLayout, out: Any = None, *, tables: Any = None
+    ) -> Any:
         """Page bodies of a float tensor (N, P, D); see the torch backend.
 
         Rule: num.input.widen
+
+        Parameters
+        ----------
+        tables : optional
+            As for arrays: a :class:`kakeya_ref.skeletons.Skeleton` where the codec needs one.
         """
         import torch
 
         if not isinstance(x, torch.Tensor) or not x.dtype.is_floating_point:
             raise ShapeError("num.input.widen", "vectors are a float tensor")
-        body = self.inner.encode(x.detach().to("cpu", torch.float32).numpy(), layout)
+        wide = x.detach().to("cpu", torch.float32).numpy()
+        body = self.inner.encode(wide, layout, tables=tables)
         return _give(torch.from_numpy(body).to(x.device), out)
 
     def decode_tensor(
@@ -47,14 +55,15 @@ class TensorBridge:
         basis: str = "vectors",
         dtype: Any = None,
         out: Any = None,
+        tables: Any = None,
     ) -> Any:
-        """Numbers of page bodies (N, nbytes); see the torch backend."""
+        """Numbers of page bodies (N, nbytes); see the torch backend and :meth:`encode_tensor`."""
         import torch
 
         if not isinstance(pages, torch.Tensor):
             raise Malformed("page.length.exact", "pages are a uint8 tensor")
-        y = torch.from_numpy(self.inner.decode(pages.cpu().numpy(), layout, basis=basis))
-        return _give(y.to(pages.device, dtype or torch.float32), out)
+        y = self.inner.decode(pages.cpu().numpy(), layout, basis=basis, tables=tables)
+        return _give(torch.from_numpy(y).to(pages.device, dtype or torch.float32), out)
 
 
 def _give(result: Any, out: Any) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kakeya_ref.errors import KakeyaError, Unsupported
 from kakeya_ref.layout import page_layout
-from kakeya_ref.registry import codec_ids
+from kakeya_ref.registry import codec_ids, is_resolved, parse_codec
 from kakeya_ref.types import PageLayout
 
 RULE = "backend.selftest.first"
@@ -43,7 +43,7 @@ def power_on(backend: Any) -> int:
     """
     total = 0
     for codec_id in codec_ids():
-        made, offered = 0, backend.supports(page_layout(codec_id, 64, 16)).ok
+        made, offered = 0, _folder(codec_id).is_dir() and backend.supports(_plain(codec_id)).ok
         for case in cases(codec_id):
             layout = page_layout(case["codec"], case["head_dim"], case["tokens"])
             support = backend.supports(layout)
@@ -58,6 +58,12 @@ def power_on(backend: Any) -> int:
     return total
 
 
+def _plain(codec_id: str) -> PageLayout:
+    """A layout that whoever offers the codec surely offers."""
+    codec = parse_codec(codec_id)
+    return page_layout(codec if is_resolved(codec) else f"{codec_id}:rank=8", 64, 16)
+
+
 @cache
 def cases(codec_id: str) -> tuple[dict[str, Any], ...]:
     """One frozen encode case per head dim, ``PER_CODEC`` at most.
@@ -65,7 +71,7 @@ def cases(codec_id: str) -> tuple[dict[str, Any], ...]:
     The smallest comes first, because its page is stored whole and a reader can be tested on it;
     then the widest, because a rotation over few numbers hides most mistakes.
     """
-    folder = files("kakeya_spec").joinpath("vectors", "v1", codec_id)
+    folder = _folder(codec_id)
     found: dict[int, dict[str, Any]] = {}
     for entry in sorted(folder.iterdir(), key=lambda e: e.name) if folder.is_dir() else ():
         if entry.name.endswith(".json"):
@@ -73,6 +79,10 @@ def cases(codec_id: str) -> tuple[dict[str, Any], ...]:
                 if _fits(case):
                     found.setdefault(case["head_dim"], case)
     return tuple(found[d] for d in sorted(found, key=lambda d: (d != 8, -d))[:PER_CODEC])
+
+
+def _folder(codec_id: str) -> Any:
+    return files("kakeya_spec").joinpath("vectors", "v1", codec_id)
 
 
 def _fits(case: dict[str, Any]) -> bool:

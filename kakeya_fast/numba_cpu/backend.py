@@ -94,7 +94,9 @@ class Backend:
         self._decode_into(out.view(np.uint32), body, layout, checks.basis(basis), F32)
         return out
 
-    def encode_tensor(self, x: Any, layout: PageLayout, out: Any = None) -> Any:
+    def encode_tensor(
+        self, x: Any, layout: PageLayout, out: Any = None, *, tables: Any = None
+    ) -> Any:
         """Page bodies of a CPU tensor, read in place.
 
         Rule: num.input.widen, num.input.finite, num.input.device, backend.error.atomic
@@ -105,6 +107,8 @@ class Backend:
             Any strides.
         out : (N, layout.nbytes) uint8, optional
             Rows may be strided; untouched when an error is raised.
+        tables : kakeya_ref.skeletons.Skeleton, optional
+            NumPy arrays also here; codecs without tables do not look at them.
 
         Returns
         -------
@@ -130,6 +134,7 @@ class Backend:
         basis: Basis = "vectors",
         dtype: Any = None,
         out: Any = None,
+        tables: Any = None,
     ) -> Any:
         """Numbers of page bodies, computed in float32 and rounded to ``dtype`` as they are stored.
 
@@ -143,6 +148,8 @@ class Backend:
         out : (N, P, D), optional
             float32, float16 or bfloat16, filled in place of a new ``dtype`` tensor; untouched
             when an error is raised.
+        tables : kakeya_ref.skeletons.Skeleton, optional
+            As in :meth:`encode_tensor`.
 
         Returns
         -------

@@ -15,6 +15,7 @@ from kakeya_fast.torch_ops import checks
 from kakeya_fast.torch_ops.core import CODECS, PageCore
 from kakeya_ref.contract import as_pages, as_vectors
 from kakeya_ref.errors import Malformed, RangeError, Unsupported
+from kakeya_ref.registry import table_kind
 from kakeya_ref.types import Basis, PageLayout, Support
 
 # Numbers handled at once: the temporaries of a chunk stay in cache, and memory stays bounded.
@@ -52,7 +53,10 @@ class Backend:
         return Backend, (str(self.device),)
 
     def supports(self, layout: PageLayout) -> Support:
-        """Every registered codec, on little-endian hosts."""
+        """Every registered codec without tables, on little-endian hosts."""
+        if table_kind(layout.codec):
+            reason = f"{layout.codec.id} needs tables, which torch code does not read; numba does"
+            return Support(False, frozenset(), reason)
         if layout.codec.id not in CODECS:
             return Support(False, frozenset(), f"no torch code for codec {layout.codec.id}")
         if sys.byteorder != "little":
@@ -85,7 +89,9 @@ class Backend:
         return self.decode_tensor(tensor, layout, basis=basis).cpu().numpy()
 
     @torch.no_grad()
-    def encode_tensor(self, x: Tensor, layout: PageLayout, out: Tensor | None = None) -> Tensor:
+    def encode_tensor(
+        self, x: Tensor, layout: PageLayout, out: Tensor | None = None, *, tables: Any = None
+    ) -> Tensor:
         """Page bodies of a tensor.
 
         Rule: num.input.widen, num.input.finite, encode.input.untouched
@@ -96,6 +102,8 @@ class Backend:
             On this backend's device, any strides.
         out : (N, layout.nbytes) uint8, optional
             Written in place, rows may be strided; untouched when an error is raised.
+        tables : optional
+            Not looked at: no codec offered here needs any.
 
         Returns
         -------
@@ -116,6 +124,7 @@ class Backend:
         basis: Basis = "vectors",
         dtype: torch.dtype = torch.float32,
         out: Tensor | None = None,
+        tables: Any = None,
     ) -> Tensor:
         """Numbers of page bodies, computed in float32 and rounded to ``dtype`` once, at the end.
 
@@ -125,6 +134,8 @@ class Backend:
             On this backend's device, rows may be strided.
         out : (N, P, D), optional
             Written in place instead of a new ``dtype`` tensor; untouched when an error is raised.
+        tables : optional
+            Not looked at, as in :meth:`encode_tensor`.
 
         Returns
         -------
