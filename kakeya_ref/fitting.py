@@ -158,7 +158,7 @@ def _sketch(white: F64, target: int) -> tuple[F64, F64]:
 def _trend(c: F64) -> F64:
     """Direction in which coefficients drift along the block; zero where they do not.
 
-    Rule: skeleton.time.trend
+    Rule: skeleton.fit.trend
     """
     clock = np.arange(len(c)) - (len(c) - 1) / 2
     drift = clock @ c

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import spectext
 
-from kakeya_ref import bits, lattice, layout, numerics, registry, rotation, scaling, tables
+from kakeya_ref import bits, chains, lattice, layout, numerics, registry, rotation, scaling, tables
 from kakeya_ref.backend import ReferenceBackend
 
 F32 = np.ndarray
@@ -80,6 +80,7 @@ ANSWERS: dict[str, Callable[[Bench], Any]] = {
     "outputs": Bench.outputs,
     "signs": lambda b: tables.signs(int(b.given["seed"]), int(b.given["head_dim"])),
     "sum": lambda b: numerics.halving_sum(b.x),
+    "chain": lambda b: chains.chain(b.x[None], b.numbers("row")[None])[0],
     "hadamard": lambda b: rotation.hadamard(b.x[None])[0],
     "scale": Bench.scale,
     "rms": lambda b: scaling.rms(b.y()),

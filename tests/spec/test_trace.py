@@ -27,6 +27,15 @@ NEEDS: dict[str, set[str]] = {
     "scalar": {"cited", "vector", "check"},
     "d4": {"cited", "vector", "check"},
     "e8": {"cited", "vector", "check"},
+    "skeleton": {"cited", "vector", "check"},
+    "turbo": {"cited", "vector", "check"},
+    # Fits are judged by quality; tables and layouts are refused before a backend sees a page.
+    "codec.fit.metric": {"cited", "test"},
+    "codec.fit.variance": {"cited", "test"},
+    "codec.table.range": {"cited", "test"},
+    "skeleton.fit.trend": {"cited", "test"},
+    "turbo.fit.cut": {"cited", "test"},
+    "turbo.out.range": {"cited", "vector"},
     # Shared by every backend and not reachable through one: strings, layouts, counts.
     "codec": {"cited", "vector"},
     "codec.id.immutable": set(),  # a promise about the future
