@@ -13,6 +13,7 @@ import numpy as np
 
 from kakeya_ref import errors, lattice, layout, numerics, registry, rotation, scaling, tables
 from kakeya_ref.backend import ReferenceBackend
+from kakeya_ref.skeletons import Skeleton
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "spec" / "vectors"
@@ -149,29 +150,56 @@ def layout_of(case: Case) -> Any:
     return layout.page_layout(case["codec"], case["head_dim"], case["tokens"])
 
 
-def _decoded(pages: Any, plan: Any) -> dict[str, Any]:
+def table_bodies(case: Case) -> list[bytes]:
+    """Bodies of the tables of a case; none where it has no tables."""
+    bodies = case.get("tables", {}).get("bodies", [])
+    if case["verdict"] == "invalid" or not bodies:
+        return [bytes.fromhex(body) for body in bodies]
+    nbytes = layout.table_layout(case["codec"], case["head_dim"]).nbytes
+    return [full(body, nbytes) for body in bodies]
+
+
+def tables_of(case: Case) -> Skeleton | None:
+    """Tables of a case as the contract takes them."""
+    bodies, plan = table_bodies(case), layout_of(case)
+    if not bodies:
+        return None
+    analysis, shape = None, (len(bodies), plan.codec.integer("rank"), plan.head_dim)
+    if "analysis" in case["tables"]:
+        data = full(case["tables"]["analysis"], int(np.prod(shape)) * 4)
+        analysis = np.frombuffer(data, "<f4").reshape(shape)
+    rows = np.frombuffer(b"".join(bodies), np.uint8).reshape(len(bodies), -1)
+    return Skeleton(rows, analysis)
+
+
+def _decoded(pages: Any, plan: Any, known: Any) -> dict[str, Any]:
     ref = ReferenceBackend()
     return {
-        "coefficients": ref.decode(pages, plan, basis="coefficients").tobytes(),
-        "vectors": ref.decode(pages, plan).tobytes(),
+        "coefficients": ref.decode(pages, plan, basis="coefficients", tables=known).tobytes(),
+        "vectors": ref.decode(pages, plan, tables=known).tobytes(),
     }
 
 
 def _encode(case: Case) -> dict[str, Any]:
     plan = layout_of(case)
-    pages = ReferenceBackend().encode(input_array(case), plan)
-    return {"page": pages.tobytes(), **_decoded(pages, plan)}
+    known = tables_of(case)
+    pages = ReferenceBackend().encode(input_array(case), plan, tables=known)
+    return {"page": pages.tobytes(), **_decoded(pages, plan, known)}
 
 
 def _decode(case: Case) -> dict[str, Any]:
     plan = layout_of(case)
     if case["verdict"] == "invalid":
-        return _decoded(bytes.fromhex(case["input"]["page"]), plan)
-    return _decoded(full(case["input"]["page"], case["shape"][0] * plan.nbytes), plan)
+        return _decoded(bytes.fromhex(case["input"]["page"]), plan, tables_of(case))
+    pages = full(case["input"]["page"], case["shape"][0] * plan.nbytes)
+    return _decoded(pages, plan, tables_of(case))
 
 
 def _layout(case: Case) -> dict[str, Any]:
-    plan = layout_of(case)
+    if case["op"] == "table_layout":
+        plan = layout.table_layout(case["codec"], case["head_dim"])
+    else:
+        plan = layout_of(case)
     rows = [[p.name, p.offset, p.nbytes, p.width, p.shift] for p in plan.planes]
     return {"planes": rows, "nbytes": plan.nbytes}
 
@@ -220,6 +248,7 @@ _OPS: dict[str, Any] = {
     "encode": _encode,
     "decode": _decode,
     "layout": _layout,
+    "table_layout": _layout,
     "rate": _rate,
     "splitmix": _splitmix,
     "signs": _signs,

@@ -21,7 +21,7 @@ import vectorcheck as vc
 MANIFEST = vc.VECTORS / "MANIFEST.sha256"
 FILE_LIMIT, TOTAL_LIMIT = 64 * 1024, 1024 * 1024
 ORDER = ["id", "op", "rules", "level", "origin", "comment", "flags", "verdict"]
-ORDER += ["codec", "head_dim", "tokens", "shape", "args", "input", "expect"]
+ORDER += ["codec", "head_dim", "tokens", "shape", "args", "tables", "input", "expect"]
 
 
 def scaffold(codec: str, topic: str) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def scaffold(codec: str, topic: str) -> dict[str, Any]:
         "shape": [1, 16, 8], "input": {"f32": ""}, "expect": {"page": ""},
     }  # fmt: skip
     return {
-        "schema": 1, "format": "0.1", "codec": codec, "topic": topic, "flags": {}, "cases": [case],
+        "schema": 1, "format": "0.2", "codec": codec, "topic": topic, "flags": {}, "cases": [case],
     }  # fmt: skip
 
 
