@@ -1,0 +1,343 @@
+"""``skeleton`` and ``turbo`` step by step: what each stage of the codec costs in fidelity.
+
+The steps are repeated here in float64 on the numbers of the fitted table, apart from the codec's
+own arithmetic; only what the format stores in few bits (projections, gain bytes, codes, outliers)
+is rounded as it is stored. The last step is what a backend really decodes from the bytes.
+
+Two errors that once stood in public code can be injected into ``turbo``'s residual:
+
+* ``scale``: the scale ``sqrt(w) / |r|`` of an orthonormal transform used with a plain one, so that
+  a quantiser made for N(0, 1) sees a deviation of ``sqrt(w)``;
+* ``norm``: a decoder that never reads the stored size of the residual and takes it for 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kakeya_fast.dispatch import get_backend
+from kakeya_ref.errors import UsageError
+from kakeya_ref.fitting import Fit, fit, for_page
+from kakeya_ref.layout import page_layout, residual_kept, residual_width, table_layout
+from kakeya_ref.registry import parse_codec, table_kind
+from kakeya_ref.skeletons import Parts, narrow16, parts, widen16
+from kakeya_ref.tables import gain_grid, gain_midpoints, lloyd_max, signs
+from kakeya_ref.types import Codec
+
+F32, F64 = NDArray[np.float32], NDArray[np.float64]
+
+INJECTIONS = ("scale", "norm")
+# Bytes of rank and number of outliers, kept for every page.
+ENTRY = 4
+# Planes of page and table that a stage is the first to need; what is left is alignment.
+NEEDS = {
+    "principal components": ("mean", "basis"),
+    "trend": ("trend", "along"),
+    "centres": ("centres", "seg", "proj"),
+    "sparse residual": ("value", "place"),
+    "quantiser": ("levels", "scales", "codes"),
+    "outliers": ("outvalue", "outplace"),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Fidelity after one stage.
+
+    Attributes
+    ----------
+    name : str
+    snr : float
+        Power of the vectors over power of the error.
+    centred : float
+        The same with each coordinate's mean over a block taken out of the vectors.
+    corr : float
+        Correlation of all numbers with the reconstructed ones.
+    bits : float
+        Stored bits per element that this stage and those before need.
+    """
+
+    name: str
+    snr: float
+    centred: float
+    corr: float
+    bits: float
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Stages of one KV head and stream, pooled over its whole blocks.
+
+    ``by_bits`` has the SNR after the quantiser at 1 to 4 bits, ``injected`` and
+    ``injected_by_bits`` the same with the error; all empty where they mean nothing.
+    """
+
+    codec: str
+    blocks: int
+    block: int
+    ranks: list[int]
+    captured: float
+    stages: list[Stage]
+    inject: str = ""
+    injected: list[Stage] = field(default_factory=list)
+    by_bits: dict[int, float] = field(default_factory=dict)
+    injected_by_bits: dict[int, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def stages(
+    x: F32,
+    head: int,
+    codec: str | Codec,
+    *,
+    block: int = 512,
+    backend: str = "auto",
+    inject: str = "",
+    metric: F64 | None = None,
+) -> Staged:
+    """Fidelity after each stage.
+
+    Parameters
+    ----------
+    x : (H, T, D) float32
+        One stream of one layer; tokens after the last whole block are left out.
+    head : int
+        KV head that is looked at; the others matter to a shared table only.
+    codec : str or Codec
+        ``skeleton`` or ``turbo``, without a rank.
+    inject : str
+        Empty, ``scale`` or ``norm``.
+    metric : (H, D, D) float64, optional
+        See :func:`kakeya_ref.fitting.fit`.
+
+    Raises
+    ------
+    UsageError
+        Another codec, head or injection (``stages.codec.tabled``, ``stages.head.range``,
+        ``stages.inject.known``), or less than a block (``stages.block.whole``).
+    """
+    asked = parse_codec(codec)
+    if table_kind(asked) != "skeleton":
+        raise UsageError("stages.codec.tabled", f"{asked} has no stages; skeleton and turbo have")
+    if inject and (inject not in INJECTIONS or asked.id != "turbo"):
+        raise UsageError("stages.inject.known", f"{inject!r} into {asked}: scale or norm, turbo")
+    if not 0 <= head < len(x):
+        raise UsageError("stages.head.range", f"head {head} of {len(x)}")
+    if x.shape[1] < block:
+        raise UsageError("stages.block.whole", f"{x.shape[1]} tokens are no block of {block}")
+    run = _Run(x, head, asked, block, metric)
+    plain = run.stages("")
+    plain.append(run.decoded(backend))
+    found = Staged(
+        str(asked),
+        len(run.pages),
+        block,
+        [codec.integer("rank") for codec in run.codecs],
+        float(np.mean([f.captured for f in run.fits])),
+        plain,
+    )
+    if not inject:
+        return found
+    sweep = [_Run(x, head, _with_bits(asked, b), block, metric) for b in range(1, 5)]
+    return replace(
+        found,
+        inject=inject,
+        injected=run.stages(inject),
+        by_bits={b: _quantised(r.stages("")) for b, r in enumerate(sweep, 1)},
+        injected_by_bits={b: _quantised(r.stages(inject)) for b, r in enumerate(sweep, 1)},
+    )
+
+
+class _Run:
+    """Fits and pages of one head under one codec."""
+
+    def __init__(self, x: F32, head: int, codec: Codec, block: int, metric: F64 | None) -> None:
+        count = x.shape[1] // block
+        self.pages = [x[head, i * block : (i + 1) * block] for i in range(count)]
+        own = None if metric is None else metric[head]
+        self.shared = codec.id == "turbo" and codec.integer("share") == 1
+        if self.shared:
+            # One metric for heads of different queries: their mean.
+            both = None if metric is None else _mean_factor(metric)
+            self.fits = [fit(x[:, :block].reshape(-1, x.shape[2]), codec, metric=both)] * count
+        else:
+            self.fits = [fit(page, codec, metric=own) for page in self.pages]
+        cut = codec.integer("cut") if codec.id == "turbo" else 0
+        self.codecs = [for_page(f, p, cut) for f, p in zip(self.fits, self.pages, strict=True)]
+        # A table that all heads and blocks read costs each of them its share only.
+        self.readers = count * len(x) if self.shared else 1
+
+    def stages(self, inject: str) -> list[Stage]:
+        """All stages but the bytes."""
+        traced = [
+            list(trace(page, f, codec, inject))
+            for page, f, codec in zip(self.pages, self.fits, self.codecs, strict=True)
+        ]
+        names = [name for name, _ in max(traced, key=len)]
+        found = []
+        for name in names:
+            # A page without outliers is at that stage what it was before.
+            parts_of = [dict(t).get(name, t[-1][1]) for t in traced]
+            found.append(self._score(name, parts_of, names[: names.index(name) + 1]))
+        return found
+
+    def decoded(self, backend: str) -> Stage:
+        """What a backend decodes from the bytes, at all the bits that are kept."""
+        engine = get_backend(backend)
+        out = []
+        for page, f, codec in zip(self.pages, self.fits, self.codecs, strict=True):
+            layout = page_layout(codec, page.shape[1], len(page))
+            body = engine.encode(page[None], layout, tables=f.tables)
+            out.append(engine.decode(body, layout, tables=f.tables)[0].astype(np.float64))
+        return self._score("bytes", out, None)
+
+    def _score(self, name: str, out: Sequence[F64], upto: Sequence[str] | None) -> Stage:
+        x = np.stack(self.pages).astype(np.float64)
+        y = np.stack(out)
+        error = float(((x - y) ** 2).sum()) or np.finfo(np.float64).tiny
+        centred = x - x.mean(axis=1, keepdims=True)
+        bits = sum(self._bits(codec, upto) for codec in self.codecs) / x.size
+        return Stage(
+            name,
+            float((x**2).sum()) / error,
+            float((centred**2).sum()) / error,
+            _correlation(x, y),
+            bits,
+        )
+
+    def _bits(self, codec: Codec, upto: Sequence[str] | None) -> float:
+        page = page_layout(codec, self.pages[0].shape[1], len(self.pages[0]))
+        table = table_layout(codec, page.head_dim)
+        if upto is None:
+            return 8 * (page.nbytes + ENTRY + table.nbytes / self.readers)
+        needed = tuple(plane for name in upto for plane in NEEDS.get(name, ()))
+        held = [
+            sum(p.nbytes for p in layout.planes if p.name.rstrip("0123456789") in needed)
+            for layout in (page, table)
+        ]
+        return 8 * (held[0] + held[1] / self.readers)
+
+
+def trace(x: F32, fitted: Fit, codec: Codec, inject: str = "") -> Iterator[tuple[str, F64]]:
+    """Name and reconstruction (R, D) float64 after each stage of one page.
+
+    Parameters
+    ----------
+    x : (R, D) float32
+    fitted : Fit
+    codec : Codec
+        Of this page: with its outliers.
+    inject : str
+        Empty, ``scale`` or ``norm``.
+    """
+    table = _wide(parts(fitted.tables.bodies[0], codec, x.shape[1]))
+    analysis = table["basis"]
+    if fitted.tables.analysis is not None:
+        analysis = fitted.tables.analysis[0].astype(np.float64)
+    store = str(codec["store"])
+
+    def vectors(c: F64) -> F64:
+        return c @ table["basis"] + table["mean"]
+
+    c = (x.astype(np.float64) - table["mean"]) @ analysis.T
+    yield "principal components", vectors(c)
+    known = np.zeros_like(c)
+    if table["trend"].size:
+        along = _stored(c @ table["trend"], store)
+        known = along[:, None] * table["trend"]
+        yield "trend", vectors(known)
+    dots = (c - known) @ table["centres"].T
+    own = np.abs(dots).argmax(axis=1)
+    near = _stored(dots[np.arange(len(c)), own], store)
+    known = known + near[:, None] * table["centres"][own]
+    yield "centres", vectors(known)
+    rest = c - known
+    if codec.id == "skeleton":
+        yield "sparse residual", vectors(known + _sparse(rest, codec))
+        return
+    turn = rotation(residual_width(codec), codec.integer("seed"))[: c.shape[1]]
+    y = rest @ turn
+    yield "residual, unquantised", vectors(known + y @ turn.T)
+    for name, found in _quantise(y, codec, table["levels"], inject):
+        yield name, vectors(known + found @ turn.T)
+
+
+def rotation(width: int, seed: int) -> F64:
+    """``M`` (width, width) with ``rotated = padded @ M``: signs, then orthonormal Hadamard blocks.
+
+    Rule: hadamard.blocks.largest-first, hadamard.order.strides, signs.splitmix64.top-bit
+    """
+    matrix, at = np.zeros((width, width)), 0
+    while at < width:
+        size = 1 << ((width - at).bit_length() - 1)
+        block = np.ones((1, 1))
+        while len(block) < size:
+            block = np.block([[block, block], [block, -block]])
+        matrix[at : at + size, at : at + size] = block / np.sqrt(size)
+        at += size
+    found: F64 = signs(seed, width).astype(np.float64)[:, None] * matrix
+    return found
+
+
+def _quantise(y: F64, codec: Codec, own: F64, inject: str) -> Iterator[tuple[str, F64]]:
+    levels = own if own.size else lloyd_max(codec.integer("b"))[0].astype(np.float64)
+    gain = np.sqrt((y**2).mean(axis=1, keepdims=True))
+    byte = np.searchsorted(gain_midpoints()[1:256], gain, side="left")
+    up = gain_grid().astype(np.float64)[(256 - byte) % 256]
+    down = gain_grid().astype(np.float64)[byte]
+    if inject == "scale":
+        up, down = up * np.sqrt(y.shape[1]), down / np.sqrt(y.shape[1])
+    elif inject == "norm":
+        down = np.where(byte == 0, 0, 1 / np.sqrt(y.shape[1]))
+    z = y * up
+    found = levels[np.searchsorted((levels[:-1] + levels[1:]) / 2, z, side="left")]
+    yield "quantiser", found * down
+    if codec.integer("out"):
+        at = np.argsort(-np.abs(z.ravel()), kind="stable")[: codec.integer("out")]
+        found.ravel()[at] = _stored(z.ravel()[at], str(codec["store"]))
+        yield "outliers", found * down
+
+
+def _sparse(rest: F64, codec: Codec) -> F64:
+    at = np.argsort(-np.abs(rest), axis=1, kind="stable")[:, : residual_kept(codec)]
+    out = np.zeros_like(rest)
+    kept = _stored(np.take_along_axis(rest, at, axis=1), str(codec["store"]))
+    np.put_along_axis(out, at, kept, axis=1)
+    return out
+
+
+def _stored(x: F64, store: str) -> F64:
+    return widen16(narrow16(x.astype(np.float32), store), store).astype(np.float64)
+
+
+def _wide(part: Parts) -> dict[str, F64]:
+    return {name: value.astype(np.float64) for name, value in vars(part).items()}
+
+
+def _with_bits(codec: Codec, b: int) -> Codec:
+    kept = dict(codec.params) | {"b": b}
+    return parse_codec(f"{codec.id}:" + ",".join(f"{n}={v}" for n, v in kept.items()))
+
+
+def _quantised(found: Sequence[Stage]) -> float:
+    return next(s.snr for s in found if s.name == "quantiser")
+
+
+def _mean_factor(metric: F64) -> F64:
+    moment = (metric @ metric.transpose(0, 2, 1)).mean(axis=0)
+    found: F64 = np.linalg.cholesky(moment)
+    return found
+
+
+def _correlation(x: F64, y: F64) -> float:
+    a, b = x.ravel() - x.mean(), y.ravel() - y.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size else 0.0
