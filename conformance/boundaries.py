@@ -149,7 +149,7 @@ def scalar_thresholds(rng: np.random.Generator, n: int, layout: PageLayout) -> F
     _, thresholds = lloyd_max(layout.codec.integer("b"))
     target = thresholds[rng.integers(0, len(thresholds), (n, layout.tokens))]
     hot = np.ones(target.shape, dtype=bool)
-    return _tie_in_last_block(rng, layout, target, lambda byte: gain_grid()[256 - byte], hot)
+    return tie_in_last_block(rng, layout, target, lambda byte: gain_grid()[256 - byte], hot)
 
 
 def lattice_halves(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
@@ -160,10 +160,10 @@ def lattice_halves(rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
     quarters = rng.integers(1, top + 1, (n, layout.tokens))
     target = (quarters / 4).astype(np.float32)
     hot = rng.random(target.shape) < 0.5
-    return _tie_in_last_block(rng, layout, target, lambda byte: gain_grid()[256 - byte] * kinv, hot)
+    return tie_in_last_block(rng, layout, target, lambda byte: gain_grid()[256 - byte] * kinv, hot)
 
 
-def _tie_in_last_block(
+def tie_in_last_block(
     rng: np.random.Generator,
     layout: PageLayout,
     target: F32,

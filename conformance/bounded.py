@@ -11,7 +11,9 @@ from kakeya_conformance import levels
 from kakeya_conformance.compare import is_pages, no_worse, want
 from kakeya_conformance.model import Nonconforming
 from kakeya_conformance.oracle import GAINED, Oracle, ideal_coefficients
+from kakeya_conformance.tables import faithful
 from kakeya_ref.errors import KakeyaError
+from kakeya_ref.skeletons import Skeleton
 from kakeya_ref.tables import gain_grid, gain_midpoints
 from kakeya_ref.types import PageLayout
 
@@ -19,11 +21,19 @@ F64 = NDArray[np.float64]
 U8 = NDArray[np.uint8]
 
 
-def judge(got: Any, wanted: U8, x: NDArray[Any], layout: PageLayout, oracle: Oracle) -> None:
+def judge(
+    got: Any,
+    wanted: U8,
+    x: NDArray[Any],
+    layout: PageLayout,
+    oracle: Oracle,
+    tables: Skeleton | None = None,
+) -> None:
     """Fail unless the pages are as good as the reference's.
 
     Vectors whose scale byte is the reference's must have, together, a mean squared error within
     the allowance. Another byte is accepted where the gain is as good as on the border of the two.
+    Where a table's basis is not orthonormal, distance says nothing, and pages must only be legal.
 
     Rule: backend.profile.bounded, num.level.tie, num.level.quality
     """
@@ -31,8 +41,8 @@ def judge(got: Any, wanted: U8, x: NDArray[Any], layout: PageLayout, oracle: Ora
     same = np.ones(x.shape[:2], dtype=bool)
     if layout.codec.id in GAINED:
         same = _same_gain(got, wanted, x, layout)
-    ours, theirs = (_errors(p, x, layout, oracle)[same] for p in (wanted, got))
-    if same.any():
+    ours, theirs = (_errors(p, x, layout, oracle, tables)[same] for p in (wanted, got))
+    if same.any() and (tables is None or faithful(tables, layout)):
         no_worse(float(theirs.mean()), float(ours.mean()), f"{layout} encoded")
 
 
@@ -55,9 +65,11 @@ def _same_gain(got: U8, wanted: U8, x: NDArray[Any], layout: PageLayout) -> NDAr
     return same
 
 
-def _errors(pages: U8, x: NDArray[Any], layout: PageLayout, oracle: Oracle) -> F64:
+def _errors(
+    pages: U8, x: NDArray[Any], layout: PageLayout, oracle: Oracle, tables: Skeleton | None
+) -> F64:
     """Mean squared error of every vector, read by the reference."""
-    read = oracle.decode(np.ascontiguousarray(pages), layout)
+    read = oracle.decode(np.ascontiguousarray(pages), layout, tables=tables)
     if isinstance(read, KakeyaError):
         raise Nonconforming(f"{layout}: wrote pages that are refused: {read}")
     out: F64 = ((read.astype(np.float64) - x.astype(np.float64)) ** 2).mean(axis=-1)

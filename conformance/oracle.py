@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kakeya_conformance.tables import option
 from kakeya_ref.backend import ReferenceBackend
 from kakeya_ref.errors import KakeyaError
+from kakeya_ref.skeletons import Skeleton
 from kakeya_ref.types import Basis, PageLayout
 
 F32 = NDArray[np.float32]
@@ -29,17 +31,27 @@ class Oracle:
     reference: ReferenceBackend = field(default_factory=ReferenceBackend)
     _kept: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
 
-    def encode(self, x: NDArray[Any], layout: PageLayout) -> U8 | KakeyaError:
+    def encode(
+        self, x: NDArray[Any], layout: PageLayout, tables: Skeleton | None = None
+    ) -> U8 | KakeyaError:
         """Pages, or the error that the reference raises."""
-        key = ("encode", layout, x.dtype.str, x.shape, x.tobytes())
-        pages: U8 | KakeyaError = self._remember(key, lambda: self.reference.encode(x, layout))
+        key = ("encode", layout, _words(tables), x.dtype.str, x.shape, x.tobytes())
+        pages: U8 | KakeyaError = self._remember(
+            key, lambda: self.reference.encode(x, layout, **option(tables))
+        )
         return pages
 
-    def decode(self, pages: U8, layout: PageLayout, basis: Basis = "vectors") -> F32 | KakeyaError:
+    def decode(
+        self,
+        pages: U8,
+        layout: PageLayout,
+        basis: Basis = "vectors",
+        tables: Skeleton | None = None,
+    ) -> F32 | KakeyaError:
         """Floats, or the error that the reference raises."""
-        key = ("decode", layout, basis, pages.shape, pages.tobytes())
+        key = ("decode", layout, _words(tables), basis, pages.shape, pages.tobytes())
         floats: F32 | KakeyaError = self._remember(
-            key, lambda: self.reference.decode(pages, layout, basis=basis)
+            key, lambda: self.reference.decode(pages, layout, basis=basis, **option(tables))
         )
         return floats
 
@@ -54,6 +66,12 @@ class Oracle:
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return self._kept[key]
+
+
+def _words(tables: Skeleton | None) -> tuple[bytes, ...]:
+    """Tables as a key."""
+    arrays = () if tables is None else (tables.bodies, tables.analysis)
+    return tuple(b"" if array is None else array.tobytes() for array in arrays)
 
 
 def blocks(d: int) -> list[int]:
@@ -90,7 +108,8 @@ def hadamard_matrix(n: int) -> F64:
     return out
 
 
-def _transform(y: F64) -> F64:
+def transform(y: F64) -> F64:
+    """Block Hadamard of the last axis by dense matrices. Rule: hadamard.scale.once"""
     out, start = np.empty_like(y), 0
     for n in blocks(y.shape[-1]):
         out[..., start : start + n] = y[..., start : start + n] @ hadamard_matrix(n)
@@ -103,7 +122,7 @@ def ideal_vectors(coefficients: NDArray[Any], layout: PageLayout) -> F64:
     y = coefficients.astype(np.float64)
     if layout.codec.id not in ROTATED:
         return y
-    return _transform(y) * sign_flips(layout.codec.integer("seed"), layout.head_dim)
+    return transform(y) * sign_flips(layout.codec.integer("seed"), layout.head_dim)
 
 
 def ideal_coefficients(x: NDArray[Any], layout: PageLayout) -> F64:
@@ -111,4 +130,4 @@ def ideal_coefficients(x: NDArray[Any], layout: PageLayout) -> F64:
     wide = x.astype(np.float64)
     if layout.codec.id not in ROTATED:
         return wide
-    return _transform(wide * sign_flips(layout.codec.integer("seed"), layout.head_dim))
+    return transform(wide * sign_flips(layout.codec.integer("seed"), layout.head_dim))

@@ -7,11 +7,13 @@ Recipes that sit exactly on a decision boundary are in :mod:`boundaries`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kakeya_conformance import boundaries
+from kakeya_conformance import boundaries, tabled
+from kakeya_ref.skeletons import Skeleton
 from kakeya_ref.types import PageLayout
 
 F32 = NDArray[np.float32]
@@ -103,6 +105,8 @@ def exponents(layout: PageLayout) -> tuple[int, int]:
         return (-20, 12) if layout.codec["dtype"] == "f16" else (-120, 120)
     if layout.codec.id == "fp8":
         return -24, 20
+    if layout.codec.id == "skeleton" and layout.codec["store"] == "bf16":
+        return -60, 60
     return -18, 11
 
 
@@ -124,6 +128,9 @@ PLAIN: dict[str, Recipe] = {
 }
 
 
-def recipes_for(layout: PageLayout) -> dict[str, Recipe]:
-    """Plain recipes plus the boundary recipes of this codec that this head dim allows."""
-    return PLAIN | boundaries.recipes_for(layout)
+def recipes_for(layout: PageLayout, tables: Skeleton | None = None) -> dict[str, Recipe]:
+    """Plain recipes plus the boundary recipes of this codec that head dim and tables allow."""
+    found = PLAIN | boundaries.recipes_for(layout)
+    if tables is not None:
+        found |= {k: partial(v, tables) for k, v in tabled.recipes_for(layout).items()}
+    return found

@@ -25,6 +25,7 @@ from kakeya_conformance.vectors import frozen_vectors, manifest_hash
 from kakeya_ref.registry import codec_ids, registry
 
 MESSAGE = 2000  # characters of a foreign exception that the report keeps
+DRAW = 160  # characters of one draw of a failing example
 EXAMPLES = {"quick": 15, "standard": 60, "thorough": 1000}
 
 
@@ -228,7 +229,8 @@ def _failure(case: Case, error: Exception, report: Report, excused: bool) -> Fai
     known = isinstance(error, Nonconforming)
     message = str(error) if known else f"{type(error).__name__}: {error}"[:MESSAGE]
     detail = dict(error.detail) if isinstance(error, Nonconforming) else {}
-    draws = [n for n in getattr(error, "__notes__", []) if "Draw" in n]
+    # Names and seeds are short; a layout says its planes as well, which nobody needs here.
+    draws = [n[:DRAW] for n in getattr(error, "__notes__", []) if "Draw" in n]
     if draws:
         detail["draws"] = "\n".join(draws)[:1500]
     return Failure(case.check.name, case.label, rules, message, command, detail, excused)

@@ -9,13 +9,15 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kakeya_conformance import pages, recipes
+from kakeya_conformance import pages
 from kakeya_ref.layout import page_layout
 from kakeya_ref.registry import registry
 from kakeya_ref.types import PageLayout
 
 U8 = NDArray[np.uint8]
 SPECIAL_DIMS = (8, 16, 64, 80, 96, 112, 128, 192, 256, 320, 576)
+# The reference takes the chains of one page at a time: smaller shapes, more of them.
+TABLED_DIMS = (8, 16, 24, 64, 80, 96, 128, 192)
 LARGEST = 60_000  # values of one example: shapes stay small, examples stay many
 
 
@@ -28,11 +30,28 @@ def codec_strings(codec_id: str) -> st.SearchStrategy[str]:
     """Codec strings over the whole range of every parameter."""
     params: dict[str, Any] = registry()["codecs"][codec_id].get("params", {})
     parts = st.fixed_dictionaries({name: _values(rule) for name, rule in params.items()})
-    return parts.map(
-        lambda chosen: (
-            codec_id + (":" if chosen else "") + ",".join(f"{k}={v}" for k, v in chosen.items())
-        )
-    )
+    return parts.map(lambda chosen: _string(codec_id, chosen))
+
+
+@st.composite
+def resolved_strings(draw: st.DrawFn, codec_id: str, d: int, p: int) -> str:
+    """Codec strings with a rank up to the head dim, and outliers up to every number of a page.
+
+    Rule: codec.fit.resolved, codec.rank.head-dim, turbo.out.range
+    """
+    params: dict[str, Any] = registry()["codecs"][codec_id]["params"]
+    rules = {name: rule for name, rule in params.items() if not rule.get("fit")}
+    chosen = {name: draw(_values(r)) for name, r in rules.items() if name not in ("rank", "out")}
+    edges = [rank for rank in (1, 5, 7, 8, 9, d) if rank <= d]
+    chosen["rank"] = draw(st.one_of(st.sampled_from(edges), st.integers(1, d)))
+    if "out" in rules:
+        most = p * -(-chosen["rank"] // 8)
+        chosen["out"] = 8 * draw(st.one_of(st.sampled_from([0, 1, most]), st.integers(0, most)))
+    return _string(codec_id, chosen)
+
+
+def _string(codec_id: str, chosen: dict[str, Any]) -> str:
+    return codec_id + (":" if chosen else "") + ",".join(f"{k}={v}" for k, v in chosen.items())
 
 
 def _values(rule: dict[str, Any]) -> st.SearchStrategy[Any]:
@@ -53,30 +72,21 @@ def layouts(
     shapes: Sequence[tuple[int, int]] = (),
 ) -> PageLayout:
     """A page layout of one codec; ``shapes`` limits (head dim, tokens) to what is offered."""
-    text = codec or draw(codec_strings(codec_id))
+    tabled = bool(registry()["codecs"][codec_id].get("table"))
     if shapes:
         d, p = draw(st.sampled_from([s for s in shapes if not dims or s[0] in dims]))
-        return page_layout(text, d, p)
-    d = draw(st.sampled_from(list(dims)) if dims else head_dims())
-    p = draw(st.sampled_from((16, 16, 32, 48, 64)))
-    return page_layout(text, d, p)
+    else:
+        some = st.sampled_from(TABLED_DIMS) if tabled else head_dims()
+        d = draw(st.sampled_from(list(dims)) if dims else some)
+        p = draw(st.sampled_from((16, 16, 32) if tabled else (16, 16, 32, 48, 64)))
+    strings = resolved_strings(codec_id, d, p) if tabled else codec_strings(codec_id)
+    return page_layout(codec or draw(strings), d, p)
 
 
 def page_counts(layout: PageLayout) -> st.SearchStrategy[int]:
     """N in 0..4, less where pages are large."""
     most = max(1, min(4, LARGEST // (layout.tokens * layout.head_dim)))
     return st.sampled_from([*range(1, most + 1), 0])
-
-
-@st.composite
-def vectors(draw: st.DrawFn, layout: PageLayout, only: Sequence[str] = ()) -> NDArray[Any]:
-    """Vectors (N, P, D) from a named recipe, float32 or float16."""
-    known = recipes.recipes_for(layout)
-    name = draw(st.sampled_from([k for k in known if not only or k in only]))
-    rng = np.random.default_rng(draw(st.integers(0, 2**20)))
-    n = draw(page_counts(layout))
-    x = known[name](rng, n, layout)
-    return x
 
 
 @st.composite

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_conformance.model import Nonconforming
-from kakeya_ref.layout import page_layout
+from kakeya_ref.layout import page_layout, table_layout
+from kakeya_ref.skeletons import Skeleton
 from kakeya_ref.types import PageLayout
 
 THROUGH_A_BACKEND = ("encode", "decode")
@@ -53,6 +54,22 @@ class Vector:
         kind = np.dtype("<f4" if name == "f32" else "<f2")
         raw = bytes.fromhex(given[name]).ljust(int(np.prod(shape)) * kind.itemsize, b"\0")
         return np.frombuffer(raw, dtype=kind).astype(kind.newbyteorder("=")).reshape(shape)
+
+    def tables(self) -> Skeleton | None:
+        """Tables of the case; an ``encode`` case may have an analysis beside them."""
+        given = self.case.get("tables")
+        if given is None:
+            return None
+        nbytes = table_layout(self.layout.codec, self.layout.head_dim).nbytes
+        if self.case["verdict"] == "invalid":
+            nbytes = 0
+        raw = [bytes.fromhex(body).ljust(nbytes, b"\0") for body in given["bodies"]]
+        bodies = np.frombuffer(b"".join(raw), dtype=np.uint8).reshape(len(raw), -1)
+        if "analysis" not in given:
+            return Skeleton(bodies)
+        shape = (len(raw), self.layout.codec.integer("rank"), self.layout.head_dim)
+        rows = bytes.fromhex(given["analysis"]).ljust(int(np.prod(shape)) * 4, b"\0")
+        return Skeleton(bodies, np.frombuffer(rows, "<f4").astype(np.float32).reshape(shape))
 
     def input_page(self) -> bytes:
         """Input of a ``decode`` case; a valid page is continued with zeros, an invalid one not."""

@@ -23,10 +23,13 @@ FRESH = """
 import sys, pathlib, numpy as np
 from kakeya_conformance.loader import load_backend
 from kakeya_ref.layout import page_layout
-target, codec, d, p, source, result = sys.argv[1:]
+from kakeya_ref.skeletons import Skeleton
+target, codec, d, p, source, table, result = sys.argv[1:]
 backend, _ = load_backend(target)
 layout = page_layout(codec, int(d), int(p))
-y = backend.decode(pathlib.Path(source).read_bytes(), layout)
+body = np.frombuffer(pathlib.Path(table).read_bytes(), np.uint8)
+beside = {"tables": Skeleton(body[None])} if body.size else {}
+y = backend.decode(pathlib.Path(source).read_bytes(), layout, **beside)
 pathlib.Path(result).write_bytes(np.ascontiguousarray(y).astype("<f4").tobytes())
 """
 
@@ -99,7 +102,7 @@ def check_decode__gives_n_p_d_float32(t: Trial) -> None:
 
 @check(rules=["decode.bytes.only"], level="bits", needs={"decode"}, over="backend")
 def check_decode__needs_nothing_but_bytes(t: Trial) -> None:
-    """A fresh process that never encoded decodes the same page to the same vectors."""
+    """A fresh process decodes the same page, and table body, to the same vectors."""
     if not t.target:
         raise NotApplicable("the backend has no module:attr name, so no fresh process can load it")
     offers = list(announced(t.backend).values())
@@ -107,11 +110,13 @@ def check_decode__needs_nothing_but_bytes(t: Trial) -> None:
     pages = t.reference_pages(t.some(layout=layout), layout)
     here = t.decode(pages, layout)
     with tempfile.TemporaryDirectory() as folder:
-        source, result = Path(folder, "page"), Path(folder, "floats")
+        source, table, result = (Path(folder, name) for name in ("page", "table", "floats"))
         source.write_bytes(pages.tobytes())
+        beside = t.tables(layout=layout)
+        table.write_bytes(b"" if beside is None else beside.bodies.tobytes())
         words = [str(layout.codec), str(layout.head_dim), str(layout.tokens)]
         run = subprocess.run(
-            [sys.executable, "-c", FRESH, t.target, *words, str(source), str(result)],
+            [sys.executable, "-c", FRESH, t.target, *words, *map(str, (source, table, result))],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             capture_output=True,
             text=True,

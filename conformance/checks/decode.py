@@ -20,6 +20,11 @@ PRODUCTS = [
     "scalar.decode.product",
     "d4.decode.product",
     "e8.decode.product",
+    "skeleton.decode.sum",
+    "skeleton.decode.synthesis",
+    "turbo.decode.product",
+    "turbo.decode.sum",
+    "turbo.decode.synthesis",
 ]
 PLANES = [
     "page.plane.strided",
@@ -27,6 +32,9 @@ PLANES = [
     "page.plane.aligned",
     "page.byte.little-endian",
     "page.header.none",
+    "skeleton.page.layout",
+    "skeleton.table.layout",
+    "turbo.table.layout",
 ]
 REFUSALS = [
     "raw.code.finite",
@@ -34,6 +42,12 @@ REFUSALS = [
     "int.params.finite",
     "d4.index.range",
     "e8.index.range",
+    "skeleton.seg.range",
+    "skeleton.place.ascending",
+    "skeleton.value.finite",
+    "turbo.seg.range",
+    "turbo.out.ascending",
+    "turbo.value.finite",
 ]
 
 
@@ -49,7 +63,7 @@ def check_decode__legal_pages_agree(t: Trial) -> None:
     seed = t.draw(strategies.seeds(), "fields")
     n = t.draw(strategies.page_counts(layout), "pages")
     fields = pages.random_fields(layout, n, np.random.default_rng(seed))
-    t.agree_decode(pages.build(layout, fields), layout)
+    t.agree_decode(pages.build(layout, fields), layout, t.draw_tables(layout, n))
 
 
 @check(rules=[*REFUSALS, *PRODUCTS], level="bits", needs={"decode"}, over="drawn")
@@ -57,10 +71,12 @@ def check_decode__survives_any_bytes(t: Trial) -> None:
     """Any bytes of the right length are refused as Malformed, or decode as the reference does."""
     layout = t.draw_layout()
     body = t.draw(strategies.page_bytes(layout), "bytes")
-    t.agree_decode(body, layout)
-    read = t.oracle.decode(body, layout)
+    tables = t.draw_tables(layout, len(body))
+    t.agree_decode(body, layout, tables)
+    read = t.oracle.decode(body, layout, tables=tables)
     if not isinstance(read, KakeyaError):
-        want(np.isfinite(t.decode(body, layout)).all(), f"{layout}: decoded a NaN or infinity")
+        got = t.decode(body, layout, tables=tables)
+        want(np.isfinite(got).all(), f"{layout}: decoded a NaN or infinity")
 
 
 @check(rules=["page.length.exact", "backend.error.family"], level="bits", needs={"decode"})
@@ -150,7 +166,10 @@ def check_decode__gain_zero_is_plus_zero(t: Trial) -> None:
 
 
 @check(
-    rules=["scale.byte.grid"], level="bits", needs={"decode"}, codecs=["fp8", "scalar", "d4", "e8"]
+    rules=["scale.byte.grid", "turbo.decode.product"],
+    level="bits",
+    needs={"decode"},
+    codecs=["fp8", "scalar", "d4", "e8", "turbo"],
 )
 def check_decode__reads_every_gain(t: Trial) -> None:
     """Each of the 256 scale bytes decodes as in the reference."""
@@ -165,7 +184,7 @@ def check_decode__reads_every_gain(t: Trial) -> None:
     rules=PRODUCTS,
     level="bits",
     needs={"decode"},
-    codecs=["fp8", "int", "scalar", "raw"],
+    codecs=["fp8", "int", "scalar", "raw", "turbo"],
 )
 def check_decode__reads_every_code(t: Trial) -> None:
     """Each code value decodes as in the reference, in every bit lane of a byte."""
@@ -179,7 +198,12 @@ def check_decode__reads_every_code(t: Trial) -> None:
     t.agree_decode(pages.build(t.layout, fields))
 
 
-@check(rules=REFUSALS, level="bits", needs={"decode"}, codecs=["raw", "fp8", "int", "d4", "e8"])
+@check(
+    rules=REFUSALS,
+    level="bits",
+    needs={"decode"},
+    codecs=["raw", "fp8", "int", "d4", "e8", "skeleton", "turbo"],
+)
 def check_decode__refuses_forbidden_fields(t: Trial) -> None:
     """A field that no encoder writes is refused by its own rule, wherever it stands."""
     layout = t.layout
@@ -205,13 +229,18 @@ def check_decode__refuses_other_bases(t: Trial) -> None:
 
 
 @check(
-    rules=["raw.decode.exact", "decode.basis.known"],
+    rules=[
+        "raw.decode.exact",
+        "decode.basis.known",
+        "skeleton.decode.synthesis",
+        "turbo.decode.synthesis",
+    ],
     level="bits",
     needs={"decode"},
-    codecs=["raw", "fp8", "int"],
+    codecs=["raw", "fp8", "int", "skeleton", "turbo"],
 )
 def check_decode__bases_coincide_without_rotation(t: Trial) -> None:
-    """Codecs that do not rotate give the same numbers in both bases."""
+    """Codecs that do not rotate vectors give the same numbers in both bases."""
     body = t.reference_pages(t.some("outliers"))
     same_floats(t.decode(body), t.decode(body, basis="coefficients"), t.layout)
 

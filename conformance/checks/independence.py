@@ -8,6 +8,7 @@ import numpy as np
 
 from kakeya_conformance.compare import same_bytes, want
 from kakeya_conformance.model import check
+from kakeya_conformance.tables import needed
 from kakeya_conformance.trial import Trial
 
 ROUNDS = 4
@@ -88,10 +89,11 @@ def check_decode__forgets_what_was_encoded(t: Trial) -> None:
     a, b = t.some(), t.some("outliers")
     pages_a = t.encode(a)
     t.encode(b)
-    t.agree_vectors(t.decode(pages_a), t.oracle.reference.decode(pages_a, t.layout))
+    t.agree_decode(pages_a)
     zeroed = np.zeros_like(pages_a)
-    got = t.decode(zeroed)
-    want(not got.any(), f"{t.layout}: a page of zero bytes did not decode to zero")
+    t.agree_decode(zeroed)
+    if not needed(t.layout):
+        want(not t.decode(zeroed).any(), f"{t.layout}: zero bytes did not decode to zero")
 
 
 @check(
