@@ -1,4 +1,4 @@
-"""Multi-threaded CPU backend of all six codecs, compiled by numba."""
+"""Multi-threaded CPU backend of all codecs, compiled by numba."""
 
 from kakeya_fast.numba_cpu.backend import Backend
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import sys
-import threading
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from kakeya_fast.numba_cpu import checks, fp8, lattice, minmax, raw, scalar
+from kakeya_fast.numba_cpu import checks, fp8, lattice, minmax, raw, scalar, tabled
 from kakeya_fast.numba_cpu.half import F32
 from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE
+from kakeya_fast.numba_cpu.threads import run
 from kakeya_ref.contract import as_pages
 from kakeya_ref.errors import Malformed, RangeError, Unsupported
 from kakeya_ref.types import Basis, PageLayout, Support
 
 
 class Codec(NamedTuple):
-    """Kernels of a codec and the rules its values or bytes can break."""
+    """Kernels of a codec without tables and the rules its values or bytes can break."""
 
     kernels: ModuleType
     too_large: str
@@ -35,12 +34,6 @@ CODECS: dict[str, Codec] = {
     "d4": Codec(lattice, "scale.byte.range", "d4.index.range"),
     "e8": Codec(lattice, "scale.byte.range", "e8.index.range"),
 }
-
-# Numbers worth a thread of their own: tens of microseconds, well above the cost of waking one.
-GRAIN = 1 << 15
-
-# Not every threading layer of numba survives two parallel calls at once; each uses all threads.
-_one_at_a_time = threading.Lock()
 
 
 class Backend:
@@ -58,7 +51,7 @@ class Backend:
 
     def supports(self, layout: PageLayout) -> Support:
         """Every registered codec, on little-endian hosts."""
-        if layout.codec.id not in CODECS:
+        if layout.codec.id not in CODECS | tabled.CODECS:
             return Support(False, frozenset(), f"no numba code for codec {layout.codec.id}")
         if sys.byteorder != "little":
             return Support(False, frozenset(), "pages need a little-endian host")
@@ -77,7 +70,7 @@ class Backend:
         Rule: encode.input.untouched, encode.input.strided, encode.batch.independent
         """
         bits, kind = checks.array_bits(x, layout)
-        return self._encode(bits, kind, layout)
+        return self._encode(bits, kind, layout, tables)
 
     def decode(
         self,
@@ -89,9 +82,10 @@ class Backend:
         tables: Any = None,
     ) -> NDArray[np.float32]:
         """Numbers of page bodies; see :meth:`kakeya_ref.contract.Backend.decode`."""
+        mode = checks.basis(basis)
         body = as_pages(pages, layout)
         out = np.empty((len(body), layout.tokens, layout.head_dim), dtype=np.float32)
-        self._decode_into(out.view(np.uint32), body, layout, checks.basis(basis), F32)
+        self._decode_into(out.view(np.uint32), body, layout, mode, F32, tables)
         return out
 
     def encode_tensor(
@@ -123,7 +117,7 @@ class Backend:
         bits, kind = checks.tensor_bits(x, layout)
         if out is not None:
             checks.out(out, (len(x), layout.nbytes), (torch.uint8,))
-        done = torch.from_numpy(self._encode(bits, kind, layout))
+        done = torch.from_numpy(self._encode(bits, kind, layout, tables))
         return done if out is None else out.copy_(done)
 
     def decode_tensor(
@@ -161,25 +155,33 @@ class Backend:
         """
         import torch
 
+        mode = checks.basis(basis)
         body = checks.tensor_pages(pages, layout)
         shape = (len(body), layout.tokens, layout.head_dim)
         if out is not None:
             checks.out(out, shape, checks.kinds())
-            # All pages are checked before the first number is written.
-            bits, kind = checks.tensor_bits(out, layout)
-            self._decode_into(bits, body, layout, CHECK_ONLY, kind)
-            self._decode_into(bits, body, layout, checks.basis(basis), kind)
-            return out
+            dtype = out.dtype
+            if layout.codec.id in CODECS:
+                # All pages are checked before the first number is written.
+                bits, kind = checks.tensor_bits(out, layout)
+                self._decode_into(bits, body, layout, CHECK_ONLY, kind)
+                self._decode_into(bits, body, layout, mode, kind)
+                return out
         dtype = dtype or torch.float32
         done = torch.empty(shape, dtype=dtype if dtype in checks.kinds() else torch.float32)
         bits, kind = checks.tensor_bits(done, layout)
-        self._decode_into(bits, body, layout, checks.basis(basis), kind)
-        return done.to(dtype)
+        self._decode_into(bits, body, layout, mode, kind, tables)
+        # Where checking is as much work as decoding, a copy costs less than doing both.
+        return done.to(dtype) if out is None else out.copy_(done)
 
-    def _encode(self, bits: NDArray[Any], kind: int, layout: PageLayout) -> NDArray[np.uint8]:
+    def _encode(
+        self, bits: NDArray[Any], kind: int, layout: PageLayout, tables: Any
+    ) -> NDArray[np.uint8]:
         codec = self._codec(layout)
+        if codec is None:
+            return tabled.encode(bits, kind, layout, tables)
         out = np.empty((len(bits), layout.nbytes), dtype=np.uint8)
-        broken, large = _run(codec.kernels.encode, bits, out, codec.kernels.plan(layout), kind)
+        broken, large = run(codec.kernels.encode, bits, out, codec.kernels.plan(layout), kind)
         if broken < NONE:
             where = "page {}, token {}".format(*divmod(broken, layout.tokens))
             raise RangeError("num.input.finite", f"NaN or infinity in {where}")
@@ -189,40 +191,25 @@ class Backend:
         return out
 
     def _decode_into(
-        self, out: NDArray[Any], body: NDArray[np.uint8], layout: PageLayout, mode: int, kind: int
+        self,
+        out: NDArray[Any],
+        body: NDArray[np.uint8],
+        layout: PageLayout,
+        mode: int,
+        kind: int,
+        tables: Any = None,
     ) -> None:
         codec = self._codec(layout)
-        bad, _ = _run(codec.kernels.decode, body, out, codec.kernels.plan(layout), kind, mode)
+        if codec is None:
+            tabled.decode_into(out, kind, body, layout, tables)
+            return
+        bad, _ = run(codec.kernels.decode, body, out, codec.kernels.plan(layout), kind, mode)
         if bad < NONE:
             raise Malformed(codec.malformed, f"page {bad} holds a code that names no number")
 
-    def _codec(self, layout: PageLayout) -> Codec:
+    def _codec(self, layout: PageLayout) -> Codec | None:
+        """Kernels and rules of a codec; none for one with tables, whose calls are ``tabled``'s."""
         support = self.supports(layout)
         if not support.ok:
             raise Unsupported("backend.codec.offered", support.reason)
-        return CODECS[layout.codec.id]
-
-
-def _run(kernel: Any, source: NDArray[Any], target: NDArray[Any], *rest: Any) -> tuple[int, int]:
-    """Run a kernel over all pages; the first vectors (or page) it complains about, or ``NONE``.
-
-    Rule: num.subnormal.kept
-    """
-    if len(source) == 0:
-        return NONE, NONE
-    allowed = numba.get_num_threads()
-    threads = max(1, min(allowed, len(source), max(source.size, target.size) // GRAIN))
-    err = np.full((threads, 3), NONE, dtype=np.int64)
-    with _one_at_a_time:
-        numba.set_num_threads(threads)
-        try:
-            kernel(source, target, *rest, err)
-        finally:
-            numba.set_num_threads(allowed)
-    if err[:, 2].any():
-        raise Unsupported(
-            "num.subnormal.kept",
-            "a worker thread flushes subnormal numbers to zero; "
-            "turn torch.set_flush_denormal off before the first call",
-        )
-    return int(err[:, 0].min()), int(err[:, 1].min())
+        return CODECS.get(layout.codec.id)

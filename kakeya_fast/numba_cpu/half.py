@@ -68,6 +68,24 @@ def widen(u, kind):
 
 
 @serial
+def widen_row(row, kind):
+    """Turn stored bits into bits of float32, in place; whether all numbers are finite.
+
+    Rule: num.input.widen
+
+    Parameters
+    ----------
+    row : (n,) int64
+    """
+    largest = np.uint32(0)
+    for i in range(len(row)):
+        u = np.uint32(widen(np.uint32(row[i]), kind))
+        largest = max(largest, np.uint32(u & MAGNITUDE))
+        row[i] = u
+    return largest < INFINITE
+
+
+@serial
 def round_bf16(u):
     """Bits of the bfloat16 nearest to the float32 with bits ``u``, ties to even; may be infinite.
 

@@ -24,9 +24,9 @@ def serial(function: Callable[..., Any]) -> Any:
 class Kernel:
     """A multi-threaded entry point, compiled once per element type of its first two arguments.
 
-    Arguments are ``(source, target, plan, kind, err)`` or a leading part of it. Arrays are
-    declared strided and the source read-only, so that contiguous, strided, frozen and writable
-    arguments share one compiled function.
+    Arguments are ``(source, target, ..., err)``. Arrays are declared strided, and read-only but
+    for target and ``err``, so that contiguous, strided, frozen and writable arguments share one
+    compiled function.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -38,8 +38,10 @@ class Kernel:
         key = (source.dtype, target.dtype)
         if key not in self._compiled:
             self.dispatcher.disable_compile(False)
-            args = (source, target, *rest)
-            self.dispatcher.compile(tuple(_declared(a, i == 0) for i, a in enumerate(args)))
+            *tables, err = rest
+            signature = [_declared(source, True), _declared(target, False)]
+            signature += [_declared(a, True) for a in tables] + [_declared(err, False)]
+            self.dispatcher.compile(tuple(signature))
             self.dispatcher.disable_compile()
             self._compiled.add(key)
         return self.dispatcher(source, target, *rest)

@@ -52,7 +52,7 @@ def plan(layout: PageLayout) -> Plan:
     codec, q = layout.codec, layout.codec.integer("q")
     block = LATTICE_BLOCK[codec.id]
     return Plan(
-        *rotation(layout, *lattice_step(codec.id, q)),
+        *rotation(layout.head_dim, codec.integer("seed"), *lattice_step(codec.id, q)),
         lane_count(layout),
         layout.nbytes,
         plane_table(layout, "index"),

@@ -19,11 +19,12 @@ def plane_table(layout: PageLayout, name: str) -> np.ndarray:
     Returns
     -------
     (planes, 3) int64
+        No planes for a field that needs no bits; it packs to nothing and unpacks to zeros.
     """
     rows = [
         (p.offset, p.width, p.shift) for p in layout.planes if p.name.rstrip("0123456789") == name
     ]
-    return np.array(rows, dtype=np.int64)
+    return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
 
 @serial

@@ -61,7 +61,7 @@ def plan(layout: PageLayout) -> Plan:
     inside[home] = thresholds
     one = np.float32(1)
     return Plan(
-        *rotation(layout, one, one),
+        *rotation(layout.head_dim, layout.codec.integer("seed"), one, one),
         lane_count(layout),
         layout.nbytes,
         plane_table(layout, "codes"),

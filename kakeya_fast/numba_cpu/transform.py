@@ -21,13 +21,12 @@ ROTATION_FIELDS = [
 ]
 
 
-def rotation(layout: PageLayout, step: np.float32, inverse: np.float32) -> tuple[np.ndarray, ...]:
+def rotation(d: int, seed: int, step: np.float32, inverse: np.float32) -> tuple[np.ndarray, ...]:
     """Values of ``ROTATION_FIELDS`` for codes in units of ``step`` times the gain.
 
     Rule: signs.splitmix64.top-bit, scale.byte.grid, scale.byte.reciprocal, scale.byte.zero
     """
-    d = layout.head_dim
-    flips = signs(layout.codec.integer("seed"), d).view(np.uint32) & np.uint32(0x80000000)
+    flips = signs(seed, d).view(np.uint32) & np.uint32(0x80000000)
     lengths, factors = rotation_blocks(d)
     grid = gain_grid()
     mirrored = grid[(256 - np.arange(256)) % 256]

@@ -14,9 +14,9 @@ import torch
 
 import kakeya_fast.numba_cpu as package
 from kakeya_fast.numba_cpu import Backend, cachedir
-from kakeya_fast.numba_cpu.backend import GRAIN
 from kakeya_fast.numba_cpu.gain import rms
 from kakeya_fast.numba_cpu.rotate import hadamard
+from kakeya_fast.numba_cpu.threads import GRAIN
 from kakeya_ref.errors import Unsupported
 from kakeya_ref.layout import page_layout
 

@@ -1,0 +1,100 @@
+"""Calls of codecs with tables: what is checked before a kernel runs, and what it found."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kakeya_fast.numba_cpu import faults, skeleton, turbo
+from kakeya_fast.numba_cpu.half import BF16, F16, F32
+from kakeya_fast.numba_cpu.lanes import NONE
+from kakeya_fast.numba_cpu.threads import run
+from kakeya_ref.errors import KakeyaError, RangeError
+from kakeya_ref.skeletons import as_skeleton
+from kakeya_ref.types import PageLayout
+
+CODECS: dict[str, ModuleType] = {"skeleton": skeleton, "turbo": turbo}
+
+_EXPONENTS = {F32: np.uint32(0x7F800000), F16: np.uint16(0x7C00), BF16: np.uint16(0x7F80)}
+
+
+def encode(bits: NDArray[Any], kind: int, layout: PageLayout, tables: Any) -> NDArray[np.uint8]:
+    """Page bodies of bit patterns of vectors.
+
+    Rule: codec.table.given, codec.table.shape, num.input.finite, encode.batch.independent
+
+    Parameters
+    ----------
+    bits : (N, P, D) uint32 or uint16
+        Of type ``kind``.
+    tables : kakeya_ref.skeletons.Skeleton
+
+    Returns
+    -------
+    (N, layout.nbytes) uint8
+
+    Raises
+    ------
+    UsageError, ShapeError, Malformed
+        The tables.
+    RangeError
+        NaN, infinity, or a number that leaves the range of the codec.
+    """
+    out = np.empty((len(bits), layout.nbytes), dtype=np.uint8)
+    if not len(bits):
+        return out
+    try:
+        known = as_skeleton(tables, layout, len(bits))
+    except KakeyaError:
+        # Of two faults the vectors' is named, as the reference does.
+        _refuse_broken((bits & _EXPONENTS[kind]) == _EXPONENTS[kind])
+        raise
+    analysis = known.analysis
+    if analysis is None:
+        analysis = np.empty((0, 0, 0), dtype=np.float32)
+    kernels = CODECS[layout.codec.id]
+    broken, refused = run(
+        kernels.encode, bits, out, known.bodies, analysis, kernels.plan(layout), kind
+    )
+    if broken < NONE:
+        where = "page {}, token {}".format(*divmod(broken, layout.tokens))
+        raise RangeError("num.input.finite", f"NaN or infinity in {where}")
+    if refused < NONE:
+        raise faults.error(refused, layout)
+    return out
+
+
+def decode_into(
+    out: NDArray[Any], kind: int, body: NDArray[np.uint8], layout: PageLayout, tables: Any
+) -> None:
+    """Vectors of page bodies, which are their coefficients too.
+
+    Rule: codec.table.given, codec.table.shape, decode.bytes.only
+
+    Parameters
+    ----------
+    out : (N, P, D) uint32 or uint16
+        Bit patterns of type ``kind``, written; of no use when an error is raised.
+    body : (N, layout.nbytes) uint8
+
+    Raises
+    ------
+    UsageError, Malformed
+    """
+    if not len(body):
+        return
+    known = as_skeleton(tables, layout, len(body))
+    kernels = CODECS[layout.codec.id]
+    bad, _ = run(kernels.decode, body, out, known.bodies, kernels.plan(layout), kind)
+    if bad < NONE:
+        raise faults.error(bad, layout)
+
+
+def _refuse_broken(broken: NDArray[np.bool_]) -> None:
+    """Rule: num.input.finite"""
+    if broken.any():
+        page, token, _ = (int(i) for i in np.argwhere(broken)[0])
+        raise RangeError("num.input.finite", f"NaN or infinity in page {page}, token {token}")
