@@ -38,10 +38,11 @@ def attend(
 ) -> Tensor:
     """Attention of the newest tokens over everything the layer holds.
 
-    A query reads the sinks and the tokens of its own page exactly, and every earlier page from
-    its packed bytes, so the result does not depend on how the sequence was cut into calls.
+    The query at index ``q`` reads from packed bytes every page before that of token
+    ``q - residual``, and the rest exactly, so the result does not depend on how the sequence was
+    cut into calls.
 
-    Rule: cache.read.own-page-exact, cache.append.causal
+    Rule: cache.read.own-page-exact, cache.read.recent-exact, cache.append.causal
 
     Parameters
     ----------
@@ -94,11 +95,13 @@ def check(state: LayerState, query: Tensor, mask: Tensor | None) -> None:
 
 
 def _read_pages(run: _Run, a: int, b: int) -> None:
-    """Fold pages ``a..b`` of every row into the queries that come after them."""
+    """Fold pages ``a..b`` of every row into the queries that read them from bytes."""
     state, size = run.state, run.state.policy.page_tokens
     first = state.pages.first[:, a:b].astype(np.int64)
     length = state.pages.length[:, a:b]
-    end = np.where(length > 0, first + length, NEVER)
+    # What was packed before this step has no exact copy left, whatever was cropped since.
+    lag = np.where(first >= state.step_from[:, None], state.policy.residual, 0)
+    end = np.where(length > 0, first + length + lag, NEVER)
     oldest, newest = int(end.min()), int(end.max())
     whole = bool((length == size).all())
     columns: slice | Tensor
@@ -108,7 +111,7 @@ def _read_pages(run: _Run, a: int, b: int) -> None:
         spread = (first[:, :, None] + np.arange(size)).reshape(len(first), -1)
         # What a short page has lost may lie beyond the end; it is never visible.
         columns = run.to_device(np.minimum(spread, state.length - 1))
-    # A token counts from the query after its page on; what a short page lost never counts.
+    # A token counts from the query that reads its page; what a short page lost never counts.
     since = np.where(np.arange(size) < length[:, :, None], end[:, :, None], NEVER)
     keys = values = None
     for start, i1 in run.query_tiles():
@@ -126,30 +129,41 @@ def _read_pages(run: _Run, a: int, b: int) -> None:
 
 
 def _read_exact(run: _Run, i0: int, i1: int) -> None:
-    """Fold the sinks and the queries' own pages, which lie at most ``P - 1`` tokens back."""
+    """Fold the sinks and what these queries read exactly: at most ``residual + P - 1`` back."""
+    state, policy = run.state, run.state.policy
+    oldest = run.origin + i0 - policy.residual - policy.page_tokens + 1
+    begin, end = max(state.tail_from, oldest), run.origin + i1
+    for lo in range(begin, end, TILE):
+        hi = min(lo + TILE, end)
+        own = slice(lo - state.tail_from, hi - state.tail_from)
+        columns, visible = _recent(run, i0, i1, lo, hi)
+        keys, values = state.tail_k[:, :, own], state.tail_v[:, :, own]
+        if policy.sinks and lo == begin:
+            start = run.to_device(np.where(state.starts < 0, state.length, state.starts))[:, None]
+            sink = start + torch.arange(policy.sinks, device=start.device)
+            seen = sink[:, None, :] <= run.columns(i0, i1)[None, :, None]
+            visible = torch.cat([seen, visible], dim=2)
+            columns = torch.cat([sink.clamp(max=state.length - 1), columns], dim=1)
+            keys = torch.cat([state.sink_k, keys], dim=2)
+            values = torch.cat([state.sink_v, values], dim=2)
+        keys, values = (
+            _into(keys.to(run.dtype), run.bases[0]),
+            _into(values.to(run.dtype), run.bases[1]),
+        )
+        run.fold(i0, i1, keys, values, columns, visible)
+
+
+def _recent(run: _Run, i0: int, i1: int, lo: int, hi: int) -> tuple[Tensor, Tensor]:
+    """Columns (B, T) of the exact tokens ``lo..hi``, and which queries read them: (B, Q, T)."""
     state, size = run.state, run.state.policy.page_tokens
-    lo = max(state.tail_from, run.origin + i0 - size + 1)
-    own = slice(lo - state.tail_from, run.origin + i1 - state.tail_from)
     cut = run.to_device(state.step_from)[:, None]
-    tail = torch.arange(lo, run.origin + i1, device=run.q.device)[None, :]
+    tail = torch.arange(lo, hi, device=run.q.device)[None, :]
     q = run.columns(i0, i1)[None, :, None]
+    last = q - state.policy.residual - cut[:, :, None]
     page = torch.div(tail - cut, size, rounding_mode="floor")
-    same = page[:, None, :] == torch.div(q - cut[:, :, None], size, rounding_mode="floor")
-    visible = (tail >= cut)[:, None, :] & (tail[:, None, :] <= q) & same
-    columns = tail.expand(len(cut), -1)
-    keys, values = state.tail_k[:, :, own], state.tail_v[:, :, own]
-    if state.policy.sinks:
-        start = run.to_device(np.where(state.starts < 0, state.length, state.starts))[:, None]
-        sink = start + torch.arange(state.policy.sinks, device=start.device)
-        visible = torch.cat([sink[:, None, :] <= q, visible], dim=2)
-        columns = torch.cat([sink.clamp(max=state.length - 1), columns], dim=1)
-        keys = torch.cat([state.sink_k, keys], dim=2)
-        values = torch.cat([state.sink_v, values], dim=2)
-    keys, values = (
-        _into(keys.to(run.dtype), run.bases[0]),
-        _into(values.to(run.dtype), run.bases[1]),
-    )
-    run.fold(i0, i1, keys, values, columns, visible)
+    recent = page[:, None, :] >= torch.div(last, size, rounding_mode="floor")
+    visible = (tail >= cut)[:, None, :] & (tail[:, None, :] <= q) & recent
+    return tail.expand(len(cut), -1), visible
 
 
 def _into(x: Tensor, basis: Tensor | None) -> Tensor:
@@ -187,7 +201,7 @@ class _Run:
         if s_aux is not None:
             self.top[:] = s_aux.to(self.dtype).view(1, state.heads, groups, 1, 1)
             self.sum[:] = 1
-        widest = TILE + state.policy.sinks + state.policy.page_tokens
+        widest = max(TILE, state.policy.page_tokens) + state.policy.sinks
         self.step = max(16, SCORES // (batch * heads * widest))
 
     def query_tiles(self, widest: int | None = None) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kakeya_ref.registry import table_kind
 from kakeya_ref.tables import signs
 from kakeya_ref.types import PageLayout
 
@@ -23,7 +24,8 @@ def rotation(layout: PageLayout, dtype: torch.dtype, device: torch.device) -> Te
 
     Rule: hadamard.blocks.largest-first, hadamard.order.strides, signs.splitmix64.top-bit
     """
-    if all(name != "seed" for name, _ in layout.codec.params):
+    # A table's basis changes from page to page: such pages decode to vectors.
+    if table_kind(layout.codec) or all(name != "seed" for name, _ in layout.codec.params):
         return None
     d = layout.head_dim
     matrix, at = np.zeros((d, d)), 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,6 +19,7 @@ from transformers.modeling_utils import PreTrainedModel
 from kakeya_fast.hf.cache import KakeyaCache
 from kakeya_fast.hf.interface import install, takes_registry
 from kakeya_fast.hf.layer import PackedLayer
+from kakeya_fast.hf.options import FULL, layer_policies
 from kakeya_fast.hf.policy import Policy
 from kakeya_ref.errors import Unsupported, UsageError
 from kakeya_ref.registry import parse_codec
@@ -35,6 +38,9 @@ def build_kakeya_cache(
     attention: Literal["auto", "packed", "dense"] = "auto",
     offloading: bool = False,
     offload_only_non_sliding: bool = False,
+    residual: int = 0,
+    exact_layers: Sequence[int] = (),
+    metric: Mapping[int, Any] | None = None,
 ) -> KakeyaCache:
     """A packed cache for a model, to be passed as ``past_key_values``.
 
@@ -49,11 +55,13 @@ def build_kakeya_cache(
     model : PreTrainedModel
         A decoder in eval mode.
     k, v : str or Codec
-        Codec strings of keys and values; plain ``raw`` keeps the model's own dtype.
+        Codec strings of keys and values; plain ``raw`` keeps the model's own dtype. Codecs with
+        a table (``skeleton``, ``turbo``) are fitted to every page; they want longer pages.
     sinks : int
         Leading real tokens of every row kept exact.
     backend : str
-        Name of a backend; see :func:`kakeya_fast.get_backend`.
+        Name of a backend; see :func:`kakeya_fast.get_backend`. ``auto`` passes over one that
+        lacks the codecs, and logs it.
     page_tokens : int
         Tokens of a page, a multiple of 16.
     attention : str
@@ -61,6 +69,17 @@ def build_kakeya_cache(
         for models that change keys after the cache; there, the tokens of the running call are
         read exactly and left padding counts as tokens. ``auto`` takes ``packed`` wherever the
         model calls attention through the library's registry, and logs when it cannot.
+    residual : int
+        Recent tokens that are read exactly: a query at index ``q`` reads from bytes the pages
+        before that of token ``q - residual``. After ``n`` tokens a row has
+        ``max(0, n - sinks - residual) // page_tokens`` packed pages.
+    exact_layers : sequence of int
+        Model layers, negative ones from the end, that keep exact keys and values, as pages of
+        ``raw``. Layers that are the library's own are exact anyway.
+    metric : mapping of int to (H, D, D) array, optional
+        For keys of a fitted codec: per model layer and KV head the lower Cholesky factor of the
+        second moment of the queries; see :func:`kakeya_fast.hf.query_metric`. Layers that it
+        does not name are fitted without; it may name exact layers.
 
     Returns
     -------
@@ -71,7 +90,8 @@ def build_kakeya_cache(
     UsageError
         A codec string or an option that means nothing.
     ShapeError
-        A head dim that is not a multiple of 8; a page size that is not a multiple of 16.
+        A head dim that is not a multiple of 8; a page size that is not a multiple of 16; a
+        metric of another shape than the keys.
     Unsupported
         A model in training mode, an encoder-decoder, a model without a KV cache.
     """
@@ -84,11 +104,14 @@ def build_kakeya_cache(
         raise UsageError("cache.option.range", f"attention={attention!r}: auto, packed or dense")
     config = model.config.get_text_config(decoder=True)
     reach = _reach(model, config, attention)
-    policy = Policy(parse_codec(k), parse_codec(v), sinks, page_tokens, backend, reach)
-    layers = _layers(config, policy, model.device)
+    codecs = parse_codec(k), parse_codec(v)
+    policy = Policy(*codecs, sinks, page_tokens, backend, reach, residual)
+    kinds, makers = _plan(config)
+    policies = layer_policies(policy, kinds, exact_layers, metric)
+    layers = _layers(config, kinds, makers, policies, model.device)
     if reach == "packed":
         install(model, config)
-    return KakeyaCache(layers, reach, offloading, offload_only_non_sliding)
+    return KakeyaCache(layers, reach, offloading, offload_only_non_sliding, kinds)
 
 
 def _reach(model: PreTrainedModel, config: Any, attention: str) -> Literal["packed", "dense"]:
@@ -113,7 +136,8 @@ def _refuse_without_cache(model: PreTrainedModel) -> None:
         raise Unsupported("cache.model.kv", f"{name} takes no KV cache")
 
 
-def _layers(config: Any, policy: Policy, device: torch.device) -> list[Any]:
+def _plan(config: Any) -> tuple[list[str], list[Callable[[], Any]]]:
+    """The library's name for each layer, and how it would make the layer's cache."""
     try:
         types, options = get_layer_types_and_kwargs(config)
         kinds = [DYNAMIC_LAYER_TYPE_MAPPING[kind] for kind in types]
@@ -121,15 +145,25 @@ def _layers(config: Any, policy: Policy, device: torch.device) -> list[Any]:
         raise Unsupported("cache.model.kv", f"no cache layers for this model: {error}") from error
     if not any(issubclass(kind, CacheLayerMixin) for kind in kinds):
         raise Unsupported("cache.model.kv", "no layer of this model keeps keys and values")
+    return list(types), [partial(k, **given) for k, given in zip(kinds, options, strict=True)]
+
+
+def _layers(
+    config: Any,
+    kinds: list[str],
+    makers: list[Callable[[], Any]],
+    policies: list[Policy],
+    device: torch.device,
+) -> list[Any]:
     layers: list[Any] = []
-    for index, (name, kind, kwargs) in enumerate(zip(types, kinds, options, strict=True)):
-        if name == "full_attention":
+    for index, (kind, make, policy) in enumerate(zip(kinds, makers, policies, strict=True)):
+        if kind == FULL:
             for size in _head_dims(config.per_layer_config[index]):
                 policy.open(device, policy.layouts(size, size))
             layers.append(PackedLayer(policy, _readers(config, index)))
         else:
-            layers.append(kind(**kwargs))
-    if "full_attention" not in types:
+            layers.append(make())
+    if FULL not in kinds:
         LOG.warning("[cache.plan.library] no full-attention layer: nothing of this model is packed")
     return layers
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +27,8 @@ class KakeyaCache(Cache):
         ``packed`` or ``dense``: how the packed layers are read.
     offloading, offload_only_non_sliding : bool
         As in the library.
+    kinds : sequence of str
+        The library's name for the kind of each layer, for the report.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class KakeyaCache(Cache):
         attention: str = "packed",
         offloading: bool = False,
         offload_only_non_sliding: bool = False,
+        kinds: Sequence[str] = (),
     ) -> None:
         super().__init__(
             layers=layers, offloading=offloading, offload_only_non_sliding=offload_only_non_sliding
         )
         self.attention = attention
+        self.kinds = tuple(kinds) or ("",) * len(layers)
         packed = [i for i, layer in enumerate(layers) if isinstance(layer, PackedLayer)]
         self.step = Step(max(packed, default=-1))
         for index in packed:
@@ -75,4 +79,4 @@ class KakeyaCache(Cache):
 
         Rule: rate.bytes.true
         """
-        return report(self.layers)
+        return report(self.layers, self.kinds)

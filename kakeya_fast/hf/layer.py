@@ -188,8 +188,8 @@ class PackedLayer(CacheLayerMixin):
         """Remove the last ``-tokens_to_remove`` tokens.
 
         A crop that lands inside a packed page leaves a short page, whose bytes stay; while the
-        past is recorded, pages of the last 256 tokens dissolve into exact tokens instead, as if
-        the removed tokens had never come.
+        past is recorded, a crop of up to 256 tokens dissolves pages into exact tokens instead, as
+        if the removed tokens had never come.
 
         Rule: cache.crop.short-page, cache.crop.recorded
 

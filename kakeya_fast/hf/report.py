@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from kakeya_fast.hf.layer import PackedLayer
-from kakeya_fast.hf.state import UNKNOWN
+from kakeya_fast.hf.state import UNKNOWN, LayerState
+
+# Parts that add up over layers.
+SUMMED = (
+    "codes", "scales", "padding", "skeletons", "spare", "sinks", "tail", "tables", "other",
+    "dense", "metric",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,14 @@ class CacheReport:
         The same bytes by stream and plane name, such as ``k.codes4``.
     padding : int
         Alignment bytes inside pages in use.
+    skeletons : int
+        Tables of fitted codecs, and what an encoder keeps of those that later pages share.
     spare : int
         Page slots of rows that have fewer pages than the longest one.
     sinks, tail : int
         Exact tokens.
     tables : int
-        Page tables and row starts.
+        Page tables, with rank and outliers of fitted pages, and row starts.
     other : int
         Layers that are not packed.
     total : int
@@ -43,6 +52,14 @@ class CacheReport:
         ``dense`` over the bytes of the packed layers.
     bits_per_element : float
         Bits of the packed layers over their elements.
+    metric : int
+        Query metrics, not in ``total``: they belong to the model, not to a sequence.
+    kind : str
+        Of a single layer: the library's name for it, such as ``full_attention``.
+    per_layer : tuple of CacheReport
+        The same for every layer; empty in the report of a layer.
+
+    Pages of fitted codecs that rows share, after a row was repeated, are held and counted once.
 
     Rule: rate.bytes.true, rate.sequence.parts
     """
@@ -50,6 +67,7 @@ class CacheReport:
     codes: int = 0
     scales: int = 0
     padding: int = 0
+    skeletons: int = 0
     spare: int = 0
     sinks: int = 0
     tail: int = 0
@@ -58,12 +76,15 @@ class CacheReport:
     tokens: int = 0
     dense: int = 0
     planes: dict[str, int] = field(default_factory=dict)
+    metric: int = 0
+    kind: str = ""
+    per_layer: tuple[CacheReport, ...] = ()
 
     @property
     def packed(self) -> int:
         """Bytes of the packed layers, exact parts and tables included."""
-        exact = self.sinks + self.tail
-        return self.codes + self.scales + self.padding + self.spare + exact + self.tables
+        pages = self.codes + self.scales + self.padding + self.skeletons + self.spare
+        return pages + self.sinks + self.tail + self.tables
 
     @property
     def total(self) -> int:
@@ -81,23 +102,33 @@ class CacheReport:
         return 16 * self.packed / self.dense if self.dense else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures, for JSON."""
+        """All figures but those of single layers, for JSON."""
         derived = ("packed", "total", "ratio", "bits_per_element")
-        return asdict(self) | {name: getattr(self, name) for name in derived}
+        figures = asdict(replace(self, per_layer=()))
+        del figures["per_layer"]
+        return figures | {name: getattr(self, name) for name in derived}
 
 
-def report(layers: list[Any]) -> CacheReport:
-    """Bytes of the layers of a cache."""
-    parts: dict[str, int] = {}
-    planes: dict[str, int] = {}
-    tokens = 0
-    for layer in layers:
-        if not isinstance(layer, PackedLayer):
-            _add(parts, "other", sum(t.untyped_storage().nbytes() for t in tensors(layer)))
-        elif layer.state is not None:
-            _packed(layer, parts, planes)
-            tokens = max(tokens, _tokens(layer))
-    return CacheReport(**parts, planes=planes, tokens=tokens)
+def report(layers: list[Any], kinds: Sequence[str]) -> CacheReport:
+    """Bytes of the layers of a cache, all together and each for itself."""
+    each = tuple(_layer(layer, kind) for layer, kind in zip(layers, kinds, strict=True))
+    planes: Counter[str] = Counter()
+    for one in each:
+        planes.update(one.planes)
+    parts = {name: sum(getattr(one, name) for one in each) for name in SUMMED}
+    tokens = max((one.tokens for one in each), default=0)
+    return CacheReport(**parts, tokens=tokens, planes=dict(planes), per_layer=each)
+
+
+def _layer(layer: Any, kind: str) -> CacheReport:
+    if not isinstance(layer, PackedLayer):
+        other = sum(t.untyped_storage().nbytes() for t in tensors(layer))
+        return CacheReport(other=other, kind=kind)
+    metric = layer.policy.metric
+    size = 0 if metric is None else metric.nbytes
+    if layer.state is None:
+        return CacheReport(kind=kind, metric=size)
+    return replace(_packed(layer.state), kind=kind, metric=size)
 
 
 def tensors(root: Any) -> Iterator[torch.Tensor]:
@@ -120,32 +151,29 @@ def tensors(root: Any) -> Iterator[torch.Tensor]:
                 stack.extend(getattr(item, "__dict__", {}).values())
 
 
-def _packed(layer: PackedLayer, parts: dict[str, int], planes: dict[str, int]) -> None:
-    state, pages = layer.state, layer.state.pages
-    bodies = int(pages.count.sum()) * state.heads
-    for stream, layout in zip("kv", state.layouts, strict=True):
-        for plane in layout.planes:
-            _add(planes, f"{stream}.{plane.name}", bodies * plane.nbytes)
-            kind = "scales" if plane.name in ("scales", "lo", "step") else "codes"
-            _add(parts, kind, bodies * plane.nbytes)
-        _add(parts, "padding", bodies * (layout.nbytes - sum(p.nbytes for p in layout.planes)))
-    _add(parts, "spare", _held(pages.bodies) - bodies * pages.bodies.shape[-1])
-    _add(parts, "sinks", _held(state.sink_k) + _held(state.sink_v))
-    _add(parts, "tail", _held(state.tail_k) + _held(state.tail_v))
-    tables = (pages.first, pages.length, pages.count, state.starts, state.step_from)
-    _add(parts, "tables", sum(np.asarray(t).nbytes for t in tables))
-    elements = _tokens(layer) * state.heads * sum(layout.head_dim for layout in state.layouts)
-    _add(parts, "dense", 2 * elements)
-
-
-def _tokens(layer: PackedLayer) -> int:
-    state = layer.state
-    return int(np.where(state.starts == UNKNOWN, 0, state.length - state.starts).sum())
+def _packed(state: LayerState) -> CacheReport:
+    pages, planes, kinds = state.pages, Counter(), Counter()
+    for stream, name in enumerate("kv"):
+        for layout, bodies in pages.held(stream).items():
+            for plane in layout.planes:
+                planes[f"{name}.{plane.name}"] += bodies * plane.nbytes
+                kind = "scales" if plane.name in ("scales", "lo", "step") else "codes"
+                kinds[kind] += bodies * plane.nbytes
+            kinds["padding"] += bodies * (layout.nbytes - sum(p.nbytes for p in layout.planes))
+    tokens = int(np.where(state.starts == UNKNOWN, 0, state.length - state.starts).sum())
+    elements = tokens * state.heads * sum(layout.head_dim for layout in state.layouts)
+    return CacheReport(
+        **kinds,
+        skeletons=pages.skeletons_nbytes,
+        spare=pages.spare_nbytes,
+        sinks=_held(state.sink_k) + _held(state.sink_v),
+        tail=_held(state.tail_k) + _held(state.tail_v),
+        tables=pages.table_nbytes + state.starts.nbytes + state.step_from.nbytes,
+        tokens=tokens,
+        dense=2 * elements,
+        planes=dict(planes),
+    )
 
 
 def _held(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().nbytes()
-
-
-def _add(parts: dict[str, int], name: str, nbytes: int) -> None:
-    parts[name] = parts.get(name, 0) + nbytes

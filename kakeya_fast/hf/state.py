@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kakeya_fast.hf.pages import PageStore
 from kakeya_fast.hf.policy import Policy
 
 UNKNOWN = -1
@@ -23,7 +22,7 @@ class LayerState:
 
     Attributes
     ----------
-    pages : PageStore
+    pages : PageStore or BlockStore
     sink_k, sink_v : (B, H, sinks, D)
     tail_k, tail_v : (B, H, W, D)
         Exact tokens of cache indices ``tail_from .. length``.
@@ -32,7 +31,7 @@ class LayerState:
     length : int
         Tokens seen, padding included.
     settled : int
-        Tokens below this index are packed, sinks, padding, or in an unfinished page.
+        Tokens below this index are packed, sinks, padding, or too recent to be packed.
     step_from : (B,) int64
         Where each row's packed tokens ended before the tokens of the current step were packed.
     """
@@ -42,7 +41,7 @@ class LayerState:
         self.dtype, self.device = k.dtype, k.device
         self.layouts = policy.layouts(k.shape[-1], v.shape[-1], k.dtype)
         policy.open(self.device, self.layouts)
-        self.pages = PageStore(k.shape[0], k.shape[1], self.layouts, self.device)
+        self.pages = policy.store(k.shape[0], k.shape[1], self.layouts, self.device)
         self.tail_k, self.tail_v = k[:, :, :0].clone(), v[:, :, :0].clone()
         self.sink_k = k.new_zeros(*k.shape[:2], policy.sinks, k.shape[-1])
         self.sink_v = v.new_zeros(*v.shape[:2], policy.sinks, v.shape[-1])
@@ -84,17 +83,20 @@ class LayerState:
         self.to(device)
 
     def settle(self, starts: NDArray[np.int64]) -> None:
-        """Pack every page that is complete; fill the sinks.
+        """Pack every page that no later query reads exactly; fill the sinks.
 
-        Rule: cache.page.never-reencoded, cache.row.independent
+        After ``n`` real tokens a row has ``max(0, n - sinks - residual) // P`` pages, however
+        they came.
+
+        Rule: cache.page.never-reencoded, cache.row.independent, cache.read.recent-exact
 
         Raises
         ------
         RangeError
             The codec cannot carry a value; nothing has changed.
         """
-        ends = self._ends(starts)
-        pages = np.maximum(0, (self.length - ends) // self.policy.page_tokens)
+        ends, old = self._ends(starts), self.length - self.policy.residual
+        pages = np.maximum(0, (old - ends) // self.policy.page_tokens)
         backend = self.policy.open(self.device, self.layouts)
         self.pages.append(ends, pages, self.tail, self.tail_from, backend)
         self.starts, self.step_from = starts, ends
@@ -102,9 +104,13 @@ class LayerState:
         self.settled = self.length
 
     def trim(self, keep: int = 0) -> None:
-        """Drop the exact copies of packed tokens, all but those of the last ``keep`` tokens."""
+        """Drop the exact copies of packed tokens, but for what a crop of ``keep`` would need.
+
+        That is every page that is read exactly after such a crop, from its first token on.
+        """
         need = min(self.settled, int(self._ends(self.starts).min()))
         if keep:
+            keep += self.policy.residual + self.policy.page_tokens - 1
             need = min(need, max(self.tail_from, self.length - keep))
         if need > self.tail_from:
             self._keep_tail(need, self.length)
@@ -114,7 +120,7 @@ class LayerState:
 
         Rule: cache.crop.short-page, cache.crop.recorded
         """
-        self.pages.crop(length, self.tail_from)
+        self.pages.crop(length, self.tail_from, self.policy.residual)
         self.length, self.settled = length, min(self.settled, length)
         self._keep_tail(min(self.tail_from, length), length)
         self.starts = np.where(self.starts >= length, UNKNOWN, self.starts)

@@ -11,6 +11,7 @@ import transformers
 from transformers import DynamicCache
 
 from kakeya_fast.hf import PackedLayer, build_kakeya_cache
+from kakeya_fast.hf.blocks import BlockStore
 
 VOCAB = 97
 BASE = {
@@ -85,6 +86,11 @@ def packed_layers(past) -> list[PackedLayer]:
 def page_bytes(layer: PackedLayer, row: int) -> bytes:
     """Bytes of all pages of a row, in order."""
     pages = layer.state.pages
+    if isinstance(pages, BlockStore):
+        flat = [block for page in pages.blocks[row] for stream in page for block in stream]
+        words = pages.words[row, : pages.count[row]].tobytes()
+        bodies = [x.body.numpy().tobytes() for x in flat]
+        return b"".join([words, *bodies, *(x.table.tobytes() for x in flat if x.table is not None)])
     return pages.bodies[row, : pages.count[row]].contiguous().numpy().tobytes()
 
 

@@ -177,7 +177,8 @@ def test_recording_holds_a_bounded_number_of_exact_tokens():
     past = cache(llama(), LOSSY)
     past.activate_past_recording()
     llama()(prompt(1, 900), past_key_values=past)
-    assert past.layers[0].state.tail_k.shape[2] == 256
+    # A crop of 256 tokens may land on the last token of a page.
+    assert past.layers[0].state.tail_k.shape[2] == 256 + 31
     past.crop(-3)
     assert past.layers[0].state.tail_k.shape[2] == (900 - 3 - 4) % 32
     past.layers[0].record_past = past.layers[1].record_past = False

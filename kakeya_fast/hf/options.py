@@ -1,0 +1,78 @@
+"""Options that differ from layer to layer: which are exact, and what metric their keys have."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kakeya_fast.hf.policy import Policy
+from kakeya_ref.errors import ShapeError, UsageError
+from kakeya_ref.registry import parse_codec, table_kind
+
+LOG = logging.getLogger("kakeya")
+
+# The library's name of the layers that are packed.
+FULL = "full_attention"
+
+
+def layer_policies(
+    policy: Policy,
+    kinds: Sequence[str],
+    exact_layers: Sequence[int] = (),
+    metric: Mapping[int, Any] | None = None,
+) -> list[Policy]:
+    """The policy of every model layer.
+
+    Parameters
+    ----------
+    kinds : sequence of str
+        The library's name for each layer.
+    exact_layers, metric
+        As given to :func:`kakeya_fast.hf.build_kakeya_cache`.
+
+    Raises
+    ------
+    UsageError
+        A layer that does not exist; a metric for keys that are not fitted.
+    ShapeError
+        A metric that is not (H, D, D) and finite.
+    """
+    exact = {_index(i, len(kinds), "exact_layers") for i in exact_layers}
+    for index in sorted(exact):
+        if kinds[index] != FULL:
+            LOG.info("layer %d is %s: exact without being asked to", index, kinds[index])
+    if metric and not table_kind(policy.k):
+        raise UsageError("cache.option.range", f"a metric does nothing for keys of {policy.k}")
+    factors = {_index(i, len(kinds), "metric", 0): _factor(i, x) for i, x in (metric or {}).items()}
+    raw = parse_codec("raw")
+    return [
+        replace(policy, k=raw, v=raw) if i in exact else replace(policy, metric=factors.get(i))
+        for i in range(len(kinds))
+    ]
+
+
+def _index(value: Any, count: int, option: str, lowest: int | None = None) -> int:
+    lowest = -count if lowest is None else lowest
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value < count:
+        raise UsageError(
+            "cache.option.range", f"{option}: {value!r} is not a layer from {lowest} to {count - 1}"
+        )
+    return value % count
+
+
+def _factor(index: int, value: Any) -> NDArray[np.float64]:
+    """One layer's factors as a float64 array."""
+    host = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+    factor = np.asarray(host, dtype=np.float64)
+    if factor.ndim != 3 or factor.shape[1] != factor.shape[2] or not np.isfinite(factor).all():
+        raise ShapeError(
+            "codec.fit.metric",
+            f"the metric of layer {index} is a finite (H, D, D) array, got {factor.shape}",
+        )
+    return factor
