@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache
+from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
 
 from kakeya_fast.hf.interface import attention_forward
@@ -104,6 +105,12 @@ def capture(
         k, v = (_host([pair[i] for pair in came]) for i in (0, 1))
         found[layer] = Captured(k, v, _host(asked[layer]) if queries else None)
     return found
+
+
+def full_layers(model: PreTrainedModel) -> list[int]:
+    """Indices of the layers with full attention: those that a packed cache can code."""
+    types, _ = get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))
+    return [i for i, name in enumerate(types) if name == "full_attention"]
 
 
 def _host(parts: Sequence[Tensor]) -> NDArray[np.float32]:

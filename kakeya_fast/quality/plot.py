@@ -23,7 +23,7 @@ def plot(summary: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     axes = figure.add_subplot()
     families: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in summary:
-        if row["page_bits"] < MOST_BITS:
+        if row["page_bits"] is not None and row["page_bits"] < MOST_BITS:
             families[family(row)].append(row)
     for (name, rows), marker in zip(families.items(), cycle("osD^vP*X")):
         rows.sort(key=lambda r: r["page_bits"])

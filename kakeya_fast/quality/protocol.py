@@ -1,51 +1,32 @@
-"""The in-forward protocol: what the model feels when every layer reads what the codec returned.
+"""Both protocols: what the model feels when its layers read what the codec returned.
 
-One engine, one set of passages. Each passage is teacher-forced through the model in chunks,
-once with the uncompressed cache and once per setting with a packed cache; the baseline logits
-of a chunk are computed once and shared by all settings. Attention of every layer reads decoded
-pages for every completed page; sinks and the unfilled page are exact. Compared per token, from
-``warmup`` tokens on: KL(base || packed), the change of the negative log likelihood of the true
-next token, and whether the most likely token is the same.
+One engine, one set of passages. In-forward, every packed layer stores what the damaged forward
+made; :mod:`kakeya_fast.quality.snapshot` defines the other protocol. Each passage is teacher-forced
+through the model in chunks, once with the uncompressed cache and once per setting with a packed
+cache; the baseline logits of a chunk are computed once and shared by all settings. Attention of
+every layer reads decoded pages for every completed page; sinks and the unfilled page are exact.
+Compared per token, from ``warmup`` tokens on: KL(base || packed), the change of the negative log
+likelihood of the true next token, and whether the most likely token is the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kakeya_fast.quality.setting import Setting
 from kakeya_fast.quality.texts import Passage
 from kakeya_ref.errors import UsageError
-from kakeya_ref.registry import parse_codec
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
+
+    from kakeya_fast.hf import KakeyaCache, PackedLayer
+    from kakeya_fast.quality.metric import Metric
 
 ROWS_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Codec strings of keys and values."""
-
-    k: str
-    v: str
-
-    @classmethod
-    def parse(cls, text: str) -> Setting:
-        """``codec`` for both streams, or ``codec/codec`` for keys and values.
-
-        Examples
-        --------
-        >>> Setting.parse("scalar:b=4/e8")
-        Setting(k='scalar', v='e8')
-        """
-        k, _, v = text.partition("/")
-        return cls(str(parse_codec(k)), str(parse_codec(v or k)))
-
-    def __str__(self) -> str:
-        return self.k if self.k == self.v else f"{self.k}/{self.v}"
 
 
 @dataclass(frozen=True)
@@ -83,9 +64,15 @@ def measure_passage(
     settings: Sequence[Setting],
     options: Options = DEFAULTS,
     *,
+    metrics: Mapping[str, Metric] | None = None,
     step: Callable[[], None] = lambda: None,
 ) -> list[Score]:
     """Scores of every setting on one passage; ``step`` is called after each forward pass.
+
+    Parameters
+    ----------
+    metrics : mapping from the name of a text to its metric
+        For the settings that ask for one; see :mod:`kakeya_fast.quality.metric`.
 
     Raises
     ------
@@ -95,25 +82,13 @@ def measure_passage(
     import torch
     from transformers import DynamicCache
 
-    from kakeya_fast.hf import build_kakeya_cache
-
     if len(passage.ids) < options.warmup + 2:
         raise UsageError(
             "quality.warmup.short",
             f"{len(passage.ids)} tokens leave nothing after a warm-up of {options.warmup}",
         )
-    caches = [
-        build_kakeya_cache(
-            model,
-            k=s.k,
-            v=s.v,
-            sinks=options.sinks,
-            page_tokens=options.page_tokens,
-            backend=options.backend,
-        )
-        for s in settings
-    ]
     base_cache = DynamicCache(config=model.config)
+    caches = [open_cache(model, s, options, metrics or {}, base_cache) for s in settings]
     ids = torch.tensor([passage.ids], device=model.device)
     base_nll = 0.0
     tokens = 0
@@ -136,9 +111,45 @@ def measure_passage(
                 step()
     at = (passage.index, passage.start, tokens, base_nll)
     return [
-        Score(str(s), *at, dnll, kl, int(agree), sizes(c))
+        Score(str(s), *at, dnll, kl, int(agree), sizes(c, s.exact))
         for s, c, (dnll, kl, agree) in zip(settings, caches, totals, strict=True)
     ]
+
+
+def open_cache(
+    model: PreTrainedModel,
+    setting: Setting,
+    options: Options,
+    metrics: Mapping[str, Metric],
+    clean: DynamicCache,
+) -> KakeyaCache:
+    """The empty cache of a setting; under the snapshot protocol it stores what ``clean`` stores."""
+    from kakeya_fast.hf import build_kakeya_cache
+    from kakeya_fast.quality.snapshot import SnapshotCache
+
+    cache = build_kakeya_cache(
+        model,
+        k=setting.k,
+        v=setting.v,
+        sinks=options.sinks,
+        page_tokens=setting.page_tokens(options.page_tokens),
+        backend=options.backend,
+        **({"residual": setting.residual} if setting.residual else {}),
+        **({"exact_layers": setting.exact} if setting.exact else {}),
+        **({"metric": metrics[setting.metric]} if setting.metric else {}),
+    )
+    if setting.protocol == "snapshot":
+        return SnapshotCache(cache, clean, set(coded_layers(cache, setting.exact)))
+    return cache
+
+
+def coded_layers(cache: KakeyaCache, exact: Sequence[int]) -> list[int]:
+    """Indices of the layers that a cache codes: packed, and not kept exact."""
+    from kakeya_fast.hf import PackedLayer
+
+    kept = {i % len(cache.layers) for i in exact}
+    packed = [i for i, layer in enumerate(cache.layers) if isinstance(layer, PackedLayer)]
+    return [i for i in packed if i not in kept]
 
 
 def compare(base: Tensor, packed: Tensor, targets: Tensor) -> tuple[int, float, float, int]:
@@ -174,18 +185,41 @@ def _chunks(length: int, size: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + size, length)
 
 
-def sizes(cache: Any) -> dict[str, float]:
+def sizes(cache: KakeyaCache, exact: Sequence[int] = ()) -> dict[str, float]:
     """Bytes that a packed cache holds, by its own count; the ratio is that of packed layers.
+
+    ``page_bits`` are true bits per element of the full pages of coded layers, with their tables
+    and what the page table says of each of them beyond its place; absent without a page.
+    ``bits_exact_bf16`` are bits per element of all packed layers, if what is exact were kept in
+    bf16: a model in float32 keeps its exact tokens and layers at twice that.
 
     Rule: rate.bytes.true, rate.sequence.parts
     """
     told = cache.report().as_dict()
-    parts = ("codes", "scales", "padding", "spare", "sinks", "tail", "tables")
-    return {
+    parts = ("codes", "scales", "padding", "skeletons", "spare", "sinks", "tail", "tables")
+    elements, kept = _pages([cache.layers[i] for i in coded_layers(cache, exact)])
+    every = told["dense"] // 2
+    found = {
         "true_bytes": told["packed"],
         "bf16_bytes": told["dense"],
         "ratio_vs_bf16": told["ratio"],
         "bits_per_element": told["bits_per_element"],
+        "bits_exact_bf16": (8 * kept + 16 * (every - elements)) / every if every else 0.0,
         "unpacked_layers_bytes": told["other"],
-        **{f"{part}_bytes": told[part] for part in parts},
+        **{f"{part}_bytes": told[part] for part in parts if part in told},
     }
+    return found | ({"page_bits": 8 * kept / elements} if elements else {})
+
+
+def _pages(layers: Sequence[PackedLayer]) -> tuple[int, int]:
+    """Elements in the pages of these packed layers, and bytes of pages, tables and choices."""
+    elements = kept = 0
+    for state in (layer.state for layer in layers if layer.state is not None):
+        for stream in (0, 1):
+            for layout, count in state.pages.held(stream).items():
+                elements += count * layout.tokens * layout.head_dim
+                kept += count * layout.nbytes
+        # Where tables are fitted: their bytes, and rank and number of outliers of each page.
+        words = getattr(state.pages, "words", None)
+        kept += state.pages.skeletons_nbytes + (0 if words is None else words.nbytes)
+    return elements, kept

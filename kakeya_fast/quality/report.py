@@ -10,13 +10,15 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from kakeya_fast.quality import stats
 from kakeya_fast.quality.models import Loaded
-from kakeya_fast.quality.protocol import Options, Score, Setting
+from kakeya_fast.quality.protocol import Options, Score
+from kakeya_fast.quality.setting import Setting
 from kakeya_fast.quality.texts import Text
 from kakeya_ref.layout import page_layout
 
@@ -28,6 +30,11 @@ PROTOCOL = (
     "chunks. KL(base||packed) in nats and the signed change of NLL per token, from the warm-up on; "
     "95 % intervals by bootstrap over passages, widened for their small number. Bytes are the "
     "cache's own count of what it keeps at the end of a passage: pages, sinks and unfilled pages."
+)
+SNAPSHOT = (
+    "Settings marked protocol=snapshot: the coded layers store the keys and values of the clean "
+    "forward of the same tokens (after the rotary embedding) instead of the live ones; queries, "
+    "exact layers and sliding layers are live."
 )
 COLUMNS = ("setting", "passage", "start", "tokens", "base_nll", "dnll", "kl", "agree")
 LIBRARIES = ("kakeya-kv", "torch", "transformers", "numpy", "numba")
@@ -45,6 +52,7 @@ class Report:
     settings: list[Setting]
     scores: list[Score] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def start(
@@ -63,12 +71,7 @@ class Report:
             passages,
             options,
             describe_model(loaded),
-            {
-                "name": text.name,
-                "description": text.description,
-                "sha256": text.sha256,
-                "tokens": tokens,
-            },
+            describe_text(text) | {"tokens": tokens},
             list(settings),
             environment=environment(),
         )
@@ -81,7 +84,7 @@ class Report:
             "options": asdict(self.options),
             "model": self.model["sha256"],
             "text": self.text["sha256"],
-            "settings": [str(s) for s in self.settings],
+            "metrics": [m["sha256"] for m in self.metrics],
         }
 
     def summary(self) -> list[dict[str, Any]]:
@@ -97,14 +100,19 @@ class Report:
         kl = stats.pooled([s.kl for s in scores], counts)
         top1 = stats.pooled([s.agree for s in scores], counts)
         base = sum(s.base_nll for s in scores) / sum(counts)
-        size = scores[-1].sizes
+        page_tokens = setting.page_tokens(self.options.page_tokens)
+        size = dict(scores[-1].sizes)
+        bits = size.pop("page_bits", None)
+        if not setting.tabled:
+            bits = _page_bits(setting, self.model["head_dims"], page_tokens)
         return {
             "setting": str(setting),
             "k": setting.k,
             "v": setting.v,
+            "page_tokens": page_tokens,
             "passages": len(scores),
             "tokens": sum(counts),
-            "page_bits": _page_bits(setting, self.model["head_dims"], self.options.page_tokens),
+            "page_bits": bits,
             **size,
             "base_ppl": math.exp(base),
             "dppl_percent": {
@@ -122,7 +130,7 @@ class Report:
         return {
             "format": FORMAT,
             "protocol": {
-                "description": PROTOCOL,
+                "description": self.protocol,
                 "ctx": self.ctx,
                 "passages": self.passages,
                 **asdict(self.options),
@@ -130,10 +138,12 @@ class Report:
             },
             "model": self.model,
             "text": self.text,
+            **({"metrics": self.metrics} if self.metrics else {}),
             "environment": self.environment,
             "settings": [str(s) for s in self.settings],
             "summary": self.summary(),
-            # Passages of one length cost the same bytes, so sizes stand once per setting.
+            # Once per setting: passages of one length cost the same bytes, or, where tables are
+            # fitted, nearly the same; then these are the last passage's.
             "sizes": {s.setting: s.sizes for s in self.scores},
             "columns": list(COLUMNS),
             "scores": [[getattr(s, c) for c in COLUMNS] for s in self.scores],
@@ -143,8 +153,22 @@ class Report:
         """The report as JSON, replaced atomically: a killed run leaves the last whole passage."""
         write_json(self.as_dict(), path)
 
-    def resume(self, path: Path) -> set[int]:
-        """Take over the scores of an earlier part of the same run; the passages that are done."""
+    @property
+    def protocol(self) -> str:
+        """What was done, in words."""
+        snapshot = any(s.protocol == "snapshot" for s in self.settings)
+        return f"{PROTOCOL} {SNAPSHOT}" if snapshot else PROTOCOL
+
+    def resume(self, path: Path, *, any_commit: bool = False) -> set[tuple[str, int]]:
+        """Take over the scores of an earlier part of the same run.
+
+        Scores of settings that are not asked for are left out. A part of another commit is not
+        taken, unless it is the whole, or with ``any_commit``: then all commits are named.
+
+        Returns
+        -------
+        Pairs of setting and passage that are done.
+        """
         if not path.exists():
             return set()
         stored = json.loads(path.read_text("utf-8"))
@@ -155,20 +179,25 @@ class Report:
             "options": {name: protocol[name] for name in asdict(self.options)},
             "model": stored["model"]["sha256"],
             "text": stored["text"]["sha256"],
-            "settings": stored["settings"],
+            "metrics": [m["sha256"] for m in stored.get("metrics", [])],
         }
         if key != self.key():
             return set()
-        # Passages of two commits are no single measurement; a whole one keeps its own date.
-        measured = {row[stored["columns"].index("passage")] for row in stored["scores"]}
-        if len(measured) < self.passages:
-            if stored["environment"]["commit"] != self.environment.get("commit"):
-                return set()
-        else:
-            self.environment = stored["environment"]
+        wanted = {str(s) for s in self.settings}
         rows = [dict(zip(stored["columns"], row, strict=True)) for row in stored["scores"]]
+        rows = [row for row in rows if row["setting"] in wanted]
+        done = {(row["setting"], row["passage"]) for row in rows}
+        there, here = stored["environment"]["commit"], self.environment.get("commit")
+        if len(done) == len(wanted) * self.passages:
+            self.environment = stored["environment"]
+        elif there != here and rows:
+            # Passages of two commits are no single measurement, unless whoever runs it says so.
+            if not any_commit:
+                return set()
+            both = dict.fromkeys([*str(there).split(", "), str(here)])
+            self.environment["commit"] = ", ".join(both)
         self.scores = [Score(**row, sizes=stored["sizes"][row["setting"]]) for row in rows]
-        return {s.passage for s in self.scores}
+        return done
 
 
 def describe_model(loaded: Loaded) -> dict[str, Any]:
@@ -185,6 +214,11 @@ def describe_model(loaded: Loaded) -> dict[str, Any]:
         "head_dims": [head_dim],
         "layer_types": sorted(set(getattr(config, "layer_types", None) or ["full_attention"])),
     }
+
+
+def describe_text(text: Text) -> dict[str, Any]:
+    """Name, origin and hash."""
+    return {"name": text.name, "description": text.description, "sha256": text.sha256}
 
 
 def environment() -> dict[str, Any]:
@@ -209,8 +243,22 @@ def write_json(data: dict[str, Any], path: Path) -> None:
     """JSON, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_name(f".{path.name}.{os.getpid()}")
-    whole.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", "utf-8")
+    whole.write_text(_lines(data, 0) + "\n", "utf-8")
     os.replace(whole, path)
+
+
+def _lines(data: Any, depth: int) -> str:
+    """JSON with one line for every list or object that holds no other."""
+    inner = list(data.values()) if isinstance(data, dict) else data
+    if not isinstance(data, (dict, list)) or not any(isinstance(x, (dict, list)) for x in inner):
+        return json.dumps(data, allow_nan=False)
+    pad = "\n" + " " * (depth + 1)
+    if isinstance(data, dict):
+        items = [f"{json.dumps(k)}: {_lines(v, depth + 1)}" for k, v in data.items()]
+    else:
+        items = [_lines(v, depth + 1) for v in data]
+    ends = "{}" if isinstance(data, dict) else "[]"
+    return ends[0] + pad + ("," + pad).join(items) + "\n" + " " * depth + ends[1]
 
 
 def _percent(nll: float | None) -> float | None:
@@ -222,7 +270,9 @@ def _page_bits(setting: Setting, head_dims: list[int], page_tokens: int) -> floa
     return 8 * sum(x.nbytes for x in layouts) / sum(x.tokens * x.head_dim for x in layouts)
 
 
+@cache
 def _commit() -> str | None:
+    # Once per process: what runs is what was imported, whatever is committed meanwhile.
     try:
         found = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"],

@@ -1,4 +1,4 @@
-"""Running a report: passages outside, settings inside, stored after every passage."""
+"""Running a report: passages outside, settings inside, stored after every group of settings."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kakeya_fast.quality.models import Loaded
-from kakeya_fast.quality.protocol import DEFAULTS, Options, Setting, measure_passage
-from kakeya_fast.quality.report import Report
-from kakeya_fast.quality.texts import Text, passages
+from kakeya_fast.quality.protocol import DEFAULTS, Options, measure_passage
+from kakeya_fast.quality.report import Report, describe_text
+from kakeya_fast.quality.setting import Setting
+from kakeya_fast.quality.texts import Text, load_text, passages
+from kakeya_ref.errors import UsageError
+
+# Settings that share one uncompressed forward; a cache of each is held meanwhile.
+AT_ONCE = 8
 
 
 def run(
@@ -20,33 +25,49 @@ def run(
     count: int,
     options: Options = DEFAULTS,
     out: Path | None = None,
+    any_commit: bool = False,
     step: Callable[[], None] = lambda: None,
 ) -> Report:
     """Report of all settings on ``count`` passages of ``ctx`` tokens.
 
-    With ``out`` it is written after every passage, and a run of the same kind found there is
-    continued. ``step`` is called once per forward pass; there are :func:`steps` of them.
+    With ``out`` it is written after every passage and group of settings, and a run of the same
+    kind found there is continued (see :meth:`Report.resume` on ``any_commit``). ``step`` is called
+    once per forward pass; there are :func:`steps` of them.
 
     Raises
     ------
     UsageError
-        Text or context too short.
+        Text or context too short; a metric from the text that is measured
+        (``quality.metric.leak``).
     """
     ids = loaded.tokens(text.text)
     windows = passages(ids, loaded.prefix, ctx, count)
     report = Report.start(loaded, text, len(ids), settings, ctx, count, options)
-    done = report.resume(out) if out else set()
+    sources = {s.metric: load_text(s.metric) for s in settings if s.metric}
+    for name, source in sources.items():
+        if source.sha256 == text.sha256:
+            raise UsageError("quality.metric.leak", f"{name} cannot be its own calibration")
+    report.metrics = [describe_text(source) for source in sources.values()]
+    done = report.resume(out, any_commit=any_commit) if out else set()
+    metrics = {}
+    if len(done) < len(settings) * count:
+        from kakeya_fast.quality.metric import query_metric
+
+        metrics = {name: query_metric(loaded, source) for name, source in sources.items()}
     for passage in windows:
-        if passage.index in done:
-            for _ in range(steps(ctx, 1, len(settings), options)):
-                step()
-            continue
-        report.scores += measure_passage(loaded.model, passage, settings, options, step=step)
-        if out:
-            report.write(out)
+        left = [s for s in settings if (str(s), passage.index) not in done]
+        for _ in range(steps(ctx, 1, len(settings), options) - steps(ctx, 1, len(left), options)):
+            step()
+        for at in range(0, len(left), AT_ONCE):
+            group = left[at : at + AT_ONCE]
+            report.scores += measure_passage(
+                loaded.model, passage, group, options, metrics=metrics, step=step
+            )
+            if out:
+                report.write(out)
     return report
 
 
 def steps(ctx: int, count: int, settings: int, options: Options) -> int:
     """Forward passes of a run."""
-    return -(-ctx // options.chunk) * count * (1 + settings)
+    return -(-ctx // options.chunk) * count * (settings + -(-settings // AT_ONCE))

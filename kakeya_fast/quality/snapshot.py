@@ -16,12 +16,6 @@ from transformers import DynamicCache
 
 from kakeya_fast.hf import KakeyaCache
 
-DEFINITION = (
-    "Snapshot: the coded layers store the keys and values of the clean forward of the same tokens "
-    "(after the rotary embedding) instead of the live ones; queries, exact layers and sliding "
-    "layers are live."
-)
-
 
 class SnapshotCache(KakeyaCache):
     """A packed cache whose coded layers store what a clean cache stored.
@@ -37,7 +31,7 @@ class SnapshotCache(KakeyaCache):
     """
 
     def __init__(self, packed: KakeyaCache, clean: DynamicCache, coded: set[int]) -> None:
-        super().__init__(packed.layers, packed.attention)
+        super().__init__(packed.layers, packed.attention, kinds=packed.kinds)
         self.clean = clean
         self.coded = coded
 

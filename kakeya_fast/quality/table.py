@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kakeya_ref.registry import parse_codec
+from kakeya_ref.registry import parse_codec, table_kind
 
+# Defaults that would hide what matters.
+_TABLED = ("k=16", "store=f16", "rank=0", "vr=95")
+QUIET = {
+    "skeleton": (*_TABLED, "time=trend"),
+    "turbo": (*_TABLED, "levels=normal", "seed=1", "out=0", "pca=exact", "cut=0", "share=0"),
+}
 HEADER = (
     "setting",
     "page bits",
@@ -24,7 +30,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     dppl, kl = row["dppl_percent"], row["kl"]
     return (
         explicit(row),
-        f"{row['page_bits']:.2f}",
+        "–" if row["page_bits"] is None else f"{row['page_bits']:.2f}",
         f"{row['bits_per_element']:.2f}",
         f"{row['true_bytes'] / 1e6:.2f}",
         f"{row['ratio_vs_bf16']:.2f}x",
@@ -41,14 +47,20 @@ def explicit(row: dict[str, Any]) -> str:
     --------
     >>> explicit({"k": "scalar", "v": "e8:q=3"})
     'scalar:b=4/e8:q=3'
+    >>> explicit({"k": "turbo", "v": "turbo", "setting": "turbo@page=512", "page_tokens": 512})
+    'turbo:b=3 page=512'
     """
     k, v = (_explicit(row[stream]) for stream in ("k", "v"))
-    return k if k == v else f"{k}/{v}"
+    tail = row.get("setting", "").partition("@")[2].replace(",", " ")
+    if "page=" not in tail and any(table_kind(parse_codec(row[s])) for s in ("k", "v")):
+        tail = f"page={row['page_tokens']} {tail}".strip()
+    return (k if k == v else f"{k}/{v}") + (f" {tail}" if tail else "")
 
 
 def _explicit(text: str) -> str:
     codec = parse_codec(text)
-    shown = [f"{n}={v}" for n, v in codec.params if f"{n}={v}" not in ("seed=1", "axis=token")]
+    quiet = QUIET.get(codec.id, ("seed=1", "axis=token"))
+    shown = [f"{n}={v}" for n, v in codec.params if f"{n}={v}" not in quiet]
     return ":".join(filter(None, (codec.id, ",".join(shown))))
 
 

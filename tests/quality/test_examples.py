@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ("protocol", "stats", "table", "texts")
+MODULES = ("metric", "setting", "stats", "table", "texts")
 
 
 @pytest.mark.parametrize("name", MODULES)
