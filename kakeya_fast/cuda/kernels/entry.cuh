@@ -1,0 +1,31 @@
+// What every .cu file shares: the arguments of its entries and the block's shared memory.
+#pragma once
+
+#include "team.cuh"
+
+namespace kakeya {
+
+constexpr int WARPS = 8;  // of a block, as in params.py
+
+KAKEYA_FN i64 warp_number() { return i64(blockIdx.x) * WARPS + threadIdx.x / WARP; }
+
+/// Copy words of a table to shared memory.
+KAKEYA_FN void stage(u32* to, const u32* from, int count) {
+  for (int i = threadIdx.x; i < count; i += WARPS * WARP) to[i] = from[i];
+  __syncthreads();
+}
+
+}  // namespace kakeya
+
+// Strides of vectors are in elements, the distance of pages in bytes; slots may be null.
+#define KAKEYA_ENCODE_ARGUMENTS                                                             \
+  const void *x, long long x_page, long long x_token, long long x_elem,                     \
+      const unsigned int *tables, unsigned char *out, long long out_page,                   \
+      const long long *slots, long long n_pages, unsigned long long *status
+
+#define KAKEYA_DECODE_ARGUMENTS                                                             \
+  const unsigned char *pages, long long pages_page, const long long *slots,                 \
+      const unsigned int *tables, void *out, long long out_page, long long out_token,       \
+      long long out_elem, long long n_pages, unsigned long long *status
+
+#define KAKEYA_ENTRY extern "C" __global__ void __launch_bounds__(256)
