@@ -118,7 +118,7 @@ def parts(body: U8, codec: Codec, head_dim: int) -> Parts:
     basis = found["basis"].reshape(-1, head_dim)
     centres = found["centres"].reshape(-1, len(basis))
     levels = found["levels"]
-    if (np.diff(levels) < 0).any():
+    if (levels[1:] < levels[:-1]).any():
         raise Malformed("turbo.levels.ascending", "the levels of a table descend")
     return Parts(found["mean"], basis, centres, found["trend"], levels)
 

@@ -105,7 +105,8 @@ def _quantiser(part: Parts, b: int) -> tuple[F32, F32]:
     if not part.levels.size:
         return lloyd_max(b)
     levels = part.levels
-    return levels, (levels[:-1] + levels[1:]) * np.float32(0.5)
+    with np.errstate(over="ignore"):
+        return levels, (levels[:-1] + levels[1:]) * np.float32(0.5)
 
 
 def vectors(y: F32, layout: PageLayout) -> F32:

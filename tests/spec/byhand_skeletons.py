@@ -147,7 +147,8 @@ def quantiser(p: Params, t: Table) -> tuple[Row, Row]:
         pair = (table("lloyd_max", str(p["b"]), n) for n in ("centroids", "thresholds"))
         return next(pair), next(pair)
     own = t["levels"][0]
-    return own, [mul(add(a, z), 0.5) for a, z in pairwise(own)]
+    sums = [add(a, z) for a, z in pairwise(own)]
+    return own, [v if math.isinf(v) else mul(v, 0.5) for v in sums]
 
 
 def _turbo(p: Params, t: Table, cs: Page) -> bytes:
