@@ -120,7 +120,8 @@ def announced(backend: Backend) -> dict[str, Offer]:
     found: dict[str, Offer] = {}
     shapes = [(d, p) for d in HEAD_DIMS for p in TOKENS]
     for codec_id in codec_ids():
-        answers = {shape: backend.supports(page_layout(plain(codec_id), *shape)) for shape in shapes}
+        text = plain(codec_id)
+        answers = {shape: backend.supports(page_layout(text, *shape)) for shape in shapes}
         offered = tuple(shape for shape, answer in answers.items() if answer.ok)
         features = frozenset().union(*(answers[shape].features for shape in offered))
         others = [lay for lay in fixed_layouts("standard") if lay.codec.id == codec_id]

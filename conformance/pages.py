@@ -118,9 +118,7 @@ def lists(layout: PageLayout) -> dict[str, tuple[int, int]]:
     return {}
 
 
-def random_fields(
-    layout: PageLayout, n: int, rng: np.random.Generator
-) -> dict[str, U64]:
+def random_fields(layout: PageLayout, n: int, rng: np.random.Generator) -> dict[str, U64]:
     """Fields of pages that every decoder accepts, each value as likely as any other."""
     counts, listed = valid_count(layout), lists(layout)
     fields = {}

@@ -40,9 +40,9 @@ def cancelling(tables: Skeleton, rng: np.random.Generator, n: int, layout: PageL
     shape = (layout.tokens, layout.head_dim)
     x = np.zeros((n, *shape))
     for page, (part, analysis) in enumerate(numbers_of(tables, layout, n)):
-        rows = analysis[: layout.head_dim - 1].astype(np.float64)
+        inside, _ = np.linalg.qr(analysis[: layout.head_dim - 1].astype(np.float64).T)
         g = rng.standard_normal(shape) * 2.0 ** rng.integers(6, 16)
-        x[page] = part.mean + g - g @ np.linalg.pinv(rows) @ rows
+        x[page] = part.mean + g - g @ inside @ inside.T
     return x.astype(np.float32)
 
 
@@ -97,12 +97,14 @@ def residual_thresholds(
         thresholds = (part.levels[:-1] + part.levels[1:]) * np.float32(0.5)
         target = thresholds[rng.integers(0, len(thresholds), (1, layout.tokens))]
         hot = np.ones(target.shape, dtype=bool)
-        mirror = gain_grid()
-        pages.append(
-            boundaries.tie_in_last_block(rng, scalar, target, lambda b: mirror[256 - b], hot)
-        )
+        pages.append(boundaries.tie_in_last_block(rng, scalar, target, _reciprocal, hot))
     x = np.concatenate(pages) if pages else np.zeros((0, layout.tokens, scalar.head_dim))
     return _embedded(x.astype(np.float32), layout)
+
+
+def _reciprocal(byte: NDArray[np.int64]) -> F32:
+    mirrored: F32 = gain_grid()[256 - byte]
+    return mirrored
 
 
 def _scalar(layout: PageLayout) -> PageLayout:

@@ -30,7 +30,7 @@ def needed(layout: PageLayout) -> bool:
     return table_kind(layout.codec) != ""
 
 
-def option(tables: Skeleton | None) -> dict[str, Skeleton]:
+def option(tables: Skeleton | None) -> dict[str, Any]:
     """Keyword arguments of a call: a codec without tables is not handed any."""
     return {} if tables is None else {"tables": tables}
 
@@ -103,6 +103,11 @@ def plausible(rng: np.random.Generator, layout: PageLayout) -> Numbers:
         "trend": trend / np.linalg.norm(trend),
         "levels": np.sort(_normal(layout) * rng.uniform(0.8, 1.2, _normal(layout).shape)),
     }
+
+
+def centred(rng: np.random.Generator, layout: PageLayout) -> Numbers:
+    """Plausible, about a mean of zero: a vector and its opposite have opposite components."""
+    return plausible(rng, layout) | {"mean": np.zeros(layout.head_dim)}
 
 
 def transparent(rng: np.random.Generator, layout: PageLayout) -> Numbers:
@@ -193,6 +198,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.__name__: recipe
     for recipe in (
         plausible,
+        centred,
         transparent,
         axes,
         repeated,

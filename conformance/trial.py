@@ -111,9 +111,7 @@ class Trial:
         layout: PageLayout = self.draw(wanted, "layout")
         return layout
 
-    def draw_tables(
-        self, layout: PageLayout, n: int, only: Sequence[str] = ()
-    ) -> Skeleton | None:
+    def draw_tables(self, layout: PageLayout, n: int, only: Sequence[str] = ()) -> Skeleton | None:
         """Tables of ``n`` pages, one for all or one each, by name and seed."""
         if not table_recipes.needed(layout):
             return None

@@ -332,7 +332,7 @@ def check_encode__leaves_its_input_alone(t: Trial) -> None:
 
 
 def _stored_as_normal_numbers(t: Trial, body: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(N, P): tokens whose stored lengths are not subnormal, which would round unlike their double."""
+    """(N, P): tokens without a subnormal length, which would not round as its double does."""
     shape, fields = (len(body), t.layout.tokens), pages.read(t.layout, body)
     normal = np.ones(shape, dtype=bool)
     if not needed(t.layout):

@@ -58,9 +58,24 @@ def check_scalar__error_falls_fourfold_per_bit(t: Trial) -> None:
     measured = []
     for b in range(1, 9):
         error = _gaussian_error(t, f"scalar:b={b}")
-        optimum = levels.LLOYD_MAX[b - 1]
-        low, high = levels.PER_BIT_LOW * optimum, levels.PER_BIT_HIGH * optimum
-        within(error, low, high, f"mean squared error at {b} bits")
+        within(error, *_band(b), f"mean squared error at {b} bits")
+        measured.append(error)
+    want(measured == sorted(measured, reverse=True), f"more bits, more error: {measured}")
+
+
+@check(
+    rules=["turbo.residual.gain", "turbo.code.boundary", "turbo.decode.product", *ROTATION_RULES],
+    level="quality",
+    needs={"encode"},
+    over="backend",
+    codecs=["turbo"],
+)
+def check_turbo__error_falls_fourfold_per_bit(t: Trial) -> None:
+    """At full rank and on Gaussian data the error of b bits is that of scalar, within its band."""
+    measured = []
+    for b in range(1, 5):
+        error = _gaussian_error(t, f"turbo:b={b},k=1,rank=128", "centred")
+        within(error, *_band(b), f"mean squared error at {b} bits")
         measured.append(error)
     want(measured == sorted(measured, reverse=True), f"more bits, more error: {measured}")
 
@@ -184,14 +199,22 @@ def check_lattice__takes_the_nearest_point(t: Trial) -> None:
         want(not nearer.any(), f"{layout}: a nearer point exists for {int(nearer.sum())} blocks")
 
 
-def _gaussian_error(t: Trial, codec: str) -> float:
+def _band(b: int) -> tuple[float, float]:
+    """Where the mean squared error of ``b`` bits may lie. Rule: num.level.per-bit"""
+    optimum = levels.LLOYD_MAX[b - 1]
+    return levels.PER_BIT_LOW * optimum, levels.PER_BIT_HIGH * optimum
+
+
+def _gaussian_error(t: Trial, codec: str, table: str = "plausible") -> float:
     """Mean squared error of 2^16 Gaussian numbers at head dim 128, whatever the page size."""
     for tokens in (64, 32, 16):
         layout = page_layout(codec, 128, tokens)
         answer = t.backend.supports(layout)
         if answer.ok and "encode" in answer.features:
             x = t.some("gaussian", SAMPLE // (tokens * 128), layout)
-            off = t.decode(t.encode(x, layout), layout).astype(np.float64) - x
+            known = t.tables(table, layout=layout)
+            body = t.encode(x, layout, known)
+            off = t.decode(body, layout, tables=known).astype(np.float64) - x
             return float(np.mean(off**2))
     raise NotApplicable(f"{codec} is not offered at head dim 128")
 
