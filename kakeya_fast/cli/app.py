@@ -15,6 +15,8 @@ from kakeya_fast.cli.demo import demo
 from kakeya_fast.cli.inspect import inspect
 from kakeya_fast.cli.quality import quality
 from kakeya_fast.cli.screen import ERRORS
+from kakeya_fast.cli.stages import stages
+from kakeya_fast.cli.sweep import depth, layers
 from kakeya_ref.errors import KakeyaError
 
 EXTRA_OF = {
@@ -72,6 +74,9 @@ def options(
 
 app.command()(demo)
 app.command()(quality)
+app.command()(stages)
+app.command()(depth)
+app.command()(layers)
 app.command()(codecs)
 app.command()(inspect)
 app.command(

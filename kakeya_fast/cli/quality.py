@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,8 @@ def quality(
     k: Annotated[Many | None, typer.Option("--k", help="Codec of keys; repeatable.")] = None,
     v: Annotated[Many | None, typer.Option("--v", help="Codec of values, one per --k.")] = None,
     setting: Annotated[
-        Many | None, typer.Option(help="codec or key-codec/value-codec; repeatable.")
+        Many | None,
+        typer.Option(help="key-codec/value-codec@page=512,residual=0,exact=0..1; repeatable."),
     ] = None,
     text: Annotated[str, typer.Option(help="manual, workshop or a UTF-8 file.")] = "manual",
     ctx: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
@@ -29,7 +31,18 @@ def quality(
     chunk: Annotated[int, typer.Option(help="Tokens of a forward pass.")] = 512,
     warmup: Annotated[int, typer.Option(help="First tokens not counted.")] = 64,
     sinks: Annotated[int, typer.Option(help="First tokens kept exact.")] = 4,
-    page_tokens: Annotated[int, typer.Option(help="Tokens of a page.")] = 32,
+    page_tokens: Annotated[
+        int, typer.Option(help="Tokens of a page, where a setting says none; 512 with tables.")
+    ] = 32,
+    residual: Annotated[
+        int, typer.Option(help="Recent tokens read exactly, where a setting says none.")
+    ] = 0,
+    exact_layers: Annotated[
+        str, typer.Option(help="Layers kept exact where a setting says none, as 0,1,-2,-1.")
+    ] = "",
+    metric: Annotated[
+        str, typer.Option(help="Text whose queries whiten the keys of tabled codecs.")
+    ] = "",
     backend: Annotated[str, typer.Option(help="auto, numba or torch.")] = "auto",
     json: Annotated[
         str | None, typer.Option(help="Write the report here after every passage; - is stdout.")
@@ -41,7 +54,8 @@ def quality(
     from kakeya_fast.quality.run import run, steps
     from kakeya_fast.quality.texts import load_text
 
-    settings = _settings(k or [], v or [], setting or [])
+    usual = {"residual": residual, "exact": _layers(exact_layers), "metric": metric}
+    settings = _settings(k or [], v or [], setting or [], usual)
     options = Options(chunk, warmup, sinks, page_tokens, backend)
     source = load_text(text)
     loaded = load_model(model)
@@ -66,15 +80,24 @@ def quality(
     show(title, HEADER, [cells(row) for row in summary])
 
 
-def _settings(keys: Many, values: Many, pairs: Many) -> list[Any]:
-    from kakeya_fast.quality.protocol import Setting
+def _settings(keys: Many, values: Many, pairs: Many, usual: dict[str, Any]) -> list[Any]:
+    from kakeya_fast.quality.setting import Setting
 
     if values and len(values) != len(keys):
         raise UsageError(
             "cli.quality.pairs", f"{len(keys)} --k and {len(values)} --v do not make pairs"
         )
     texts = [f"{a}/{b}" for a, b in zip(keys, values or keys, strict=True)] + pairs
-    return list(dict.fromkeys(Setting.parse(t) for t in texts or ["scalar:b=4"]))
+    found = [Setting.parse(t) for t in texts or ["scalar:b=4"]]
+    filled = [replace(s, **{k: v for k, v in usual.items() if not getattr(s, k)}) for s in found]
+    return list(dict.fromkeys(filled))
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",") if part}))
+    except ValueError:
+        raise UsageError("quality.setting.known", f"layers {text!r}: as 0,1,-2,-1") from None
 
 
 def _base(summary: list[dict[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from kakeya_fast.quality.capture import full_layers
 from kakeya_fast.quality.models import Loaded
-from kakeya_fast.quality.protocol import DEFAULTS, Options
+from kakeya_fast.quality.protocol import DEFAULTS, PARTS, Options
 from kakeya_fast.quality.report import write_json
 from kakeya_fast.quality.run import run
 from kakeya_fast.quality.setting import Protocol, Setting
@@ -27,8 +27,6 @@ PROTOCOLS: dict[str, tuple[Protocol, ...]] = {
     "snapshot": ("snapshot",),
     "both": ("inforward", "snapshot"),
 }
-# Parts that are in the file once already.
-_PARTS = ("codes", "scales", "padding", "skeletons", "spare", "sinks", "tail", "tables")
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,8 @@ def depth_arms(
         raise UsageError("depth.count.range", f"{list(counts)} of {len(full)} layers")
     return [
         Arm(
-            replace(setting, exact=tuple(full[k:]), protocol=how),
+            # One coded layer sees clean keys and values anyway: both protocols are one.
+            replace(setting, exact=tuple(full[k:]), protocol=how if k > 1 else "inforward"),
             f"first {k}",
             {"codec": str(replace(setting, exact=())), "coded": k, "protocol": how},
         )
@@ -127,7 +126,8 @@ def measure(
     )
     rows = {row["setting"]: row for row in report.summary()}
     data = report.as_dict()
-    left_out = {f"{part}_bytes" for part in _PARTS}
+    # These are in the file once already.
+    left_out = {f"{part}_bytes" for part in PARTS}
     data["summary"] = [
         {"name": arm.name, **arm.facts}
         | {k: v for k, v in rows[str(arm.setting)].items() if k not in left_out}

@@ -73,7 +73,7 @@ def layers(
 
 def arms_count(settings: int, full: int, protocol: str, exact: int) -> int:
     """Most measurements that a report needs on each passage."""
-    return settings * len(protocols(protocol)) * (full + 1 + (4 if exact else 0))
+    return settings * (full + len(protocols(protocol)) * (1 + (4 if exact else 0)))
 
 
 def single_arms(settings: Sequence[Setting], full: Sequence[int], protocol: str) -> list[Arm]:
@@ -87,7 +87,9 @@ def single_arms(settings: Sequence[Setting], full: Sequence[int], protocol: str)
                 alone = len(coded) == 1 < len(full)
                 name, kind = (f"layer {coded[0]}", "single") if alone else ("all", "all")
                 facts = {"codec": codec, "protocol": how, "kind": kind, "coded": list(coded)}
-                found.append(Arm(replace(setting, exact=kept, protocol=how), name, facts))
+                # One coded layer sees clean keys and values anyway: both protocols are one.
+                as_run = "inforward" if len(coded) == 1 else how
+                found.append(Arm(replace(setting, exact=kept, protocol=as_run), name, facts))
     return found
 
 
@@ -126,8 +128,8 @@ def advice(rows: Sequence[dict[str, Any]], exact: int) -> tuple[int, ...]:
 
     Examples
     --------
-    >>> rows = [{"kind": "single", "coded": [i], "kl": {"mean": x}} for i, x in enumerate([1, 5, 3])]
-    >>> advice(rows, 2)
+    >>> kl = [1.0, 5.0, 3.0]
+    >>> advice([{"kind": "single", "coded": [i], "kl": {"mean": x}} for i, x in enumerate(kl)], 2)
     (1, 2)
     """
     single = [r for r in rows if r["kind"] == "single"]

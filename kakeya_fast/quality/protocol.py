@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from kakeya_fast.quality.metric import Metric
 
 ROWS_AT_ONCE = 16
+# Of a cache report; the metric is a cost of the encoder, beside the total.
+PARTS = ("codes", "scales", "padding", "skeletons", "spare", "sinks", "tail", "tables", "metric")
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,9 @@ def open_cache(
         sinks=options.sinks,
         page_tokens=setting.page_tokens(options.page_tokens),
         backend=options.backend,
-        **({"residual": setting.residual} if setting.residual else {}),
-        **({"exact_layers": setting.exact} if setting.exact else {}),
-        **({"metric": metrics[setting.metric]} if setting.metric else {}),
+        residual=setting.residual,
+        exact_layers=setting.exact,
+        metric=metrics[setting.metric] if setting.metric else None,
     )
     if setting.protocol == "snapshot":
         return SnapshotCache(cache, clean, set(coded_layers(cache, setting.exact)))
@@ -196,7 +198,6 @@ def sizes(cache: KakeyaCache, exact: Sequence[int] = ()) -> dict[str, float]:
     Rule: rate.bytes.true, rate.sequence.parts
     """
     told = cache.report().as_dict()
-    parts = ("codes", "scales", "padding", "skeletons", "spare", "sinks", "tail", "tables")
     elements, kept = _pages([cache.layers[i] for i in coded_layers(cache, exact)])
     every = told["dense"] // 2
     found = {
@@ -206,7 +207,7 @@ def sizes(cache: KakeyaCache, exact: Sequence[int] = ()) -> dict[str, float]:
         "bits_per_element": told["bits_per_element"],
         "bits_exact_bf16": (8 * kept + 16 * (every - elements)) / every if every else 0.0,
         "unpacked_layers_bytes": told["other"],
-        **{f"{part}_bytes": told[part] for part in parts if part in told},
+        **{f"{part}_bytes": told[part] for part in PARTS},
     }
     return found | ({"page_bits": 8 * kept / elements} if elements else {})
 

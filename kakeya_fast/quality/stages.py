@@ -24,7 +24,7 @@ from kakeya_fast.dispatch import get_backend
 from kakeya_ref.errors import UsageError
 from kakeya_ref.fitting import Fit, fit, for_page
 from kakeya_ref.layout import page_layout, residual_kept, residual_width, table_layout
-from kakeya_ref.registry import parse_codec, table_kind
+from kakeya_ref.registry import is_resolved, parse_codec, table_kind
 from kakeya_ref.skeletons import Parts, narrow16, parts, widen16
 from kakeya_ref.tables import gain_grid, gain_midpoints, lloyd_max, signs
 from kakeya_ref.types import Codec
@@ -93,7 +93,23 @@ class Staged:
         return asdict(self)
 
 
-def stages(
+def check(codec: str | Codec, inject: str) -> Codec:
+    """The codec, if it has stages and knows this error.
+
+    Raises
+    ------
+    UsageError
+        ``stages.codec.tabled``, ``stages.inject.known``
+    """
+    asked = parse_codec(codec)
+    if table_kind(asked) != "skeleton" or is_resolved(asked):
+        raise UsageError("stages.codec.tabled", f"{asked}: skeleton or turbo, without a rank")
+    if inject and (inject not in INJECTIONS or asked.id != "turbo"):
+        raise UsageError("stages.inject.known", f"{inject!r} into {asked}: scale or norm, turbo")
+    return asked
+
+
+def stages_of(
     x: F32,
     head: int,
     codec: str | Codec,
@@ -121,14 +137,10 @@ def stages(
     Raises
     ------
     UsageError
-        Another codec, head or injection (``stages.codec.tabled``, ``stages.head.range``,
-        ``stages.inject.known``), or less than a block (``stages.block.whole``).
+        See :func:`check`; another head (``stages.head.range``), or less than a block
+        (``stages.block.whole``).
     """
-    asked = parse_codec(codec)
-    if table_kind(asked) != "skeleton":
-        raise UsageError("stages.codec.tabled", f"{asked} has no stages; skeleton and turbo have")
-    if inject and (inject not in INJECTIONS or asked.id != "turbo"):
-        raise UsageError("stages.inject.known", f"{inject!r} into {asked}: scale or norm, turbo")
+    asked = check(codec, inject)
     if not 0 <= head < len(x):
         raise UsageError("stages.head.range", f"head {head} of {len(x)}")
     if x.shape[1] < block:

@@ -27,15 +27,14 @@ HEADER = (
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """One row of the table, in the order of ``HEADER``."""
-    dppl, kl = row["dppl_percent"], row["kl"]
     return (
         explicit(row),
         "–" if row["page_bits"] is None else f"{row['page_bits']:.2f}",
         f"{row['bits_per_element']:.2f}",
         f"{row['true_bytes'] / 1e6:.2f}",
         f"{row['ratio_vs_bf16']:.2f}x",
-        f"{dppl['mean']:+.2f}" + _range(dppl["low"], dppl["high"], "{:+.2f}"),
-        f"{kl['mean']:.2g}" + _range(kl["low"], kl["high"], "{:.2g}"),
+        interval(row["dppl_percent"], "{:+.2f}"),
+        interval(row["kl"], "{:.2g}"),
         f"{100 * row['top1']['mean']:.1f}",
     )
 
@@ -66,11 +65,25 @@ def _explicit(text: str) -> str:
 
 def markdown(summary: Sequence[dict[str, Any]]) -> str:
     """The table in Markdown, ending with a newline."""
-    lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *(cells(r) for r in summary)]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return lines(HEADER, [cells(row) for row in summary])
 
 
-def _range(low: float | None, high: float | None, form: str) -> str:
+def lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Any table in Markdown; the first column is text, the others are figures."""
+    names = [name.replace("\n", " ") for name in header]
+    every = [names, ("---", *["---:"] * (len(header) - 1)), *rows]
+    return "".join("| " + " | ".join(row) + " |\n" for row in every)
+
+
+def interval(estimate: dict[str, float | None], form: str) -> str:
+    """A mean, and its interval where there is one.
+
+    Examples
+    --------
+    >>> interval({"mean": 1.0, "low": 0.5, "high": 2.0}, "{:.1f}")
+    '1.0 [0.5, 2.0]'
+    """
+    mean, low, high = (estimate[name] for name in ("mean", "low", "high"))
     if low is None or high is None:
-        return ""
-    return f" [{form.format(low)}, {form.format(high)}]"
+        return form.format(mean)
+    return f"{form.format(mean)} [{form.format(low)}, {form.format(high)}]"
