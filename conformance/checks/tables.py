@@ -35,9 +35,14 @@ def _encodes(t: Trial) -> bool:
 
 @check(rules=["codec.table.given"], level="bits", needs={"decode"}, codecs=TABLED)
 def check_table__must_be_given(t: Trial) -> None:
-    """Without tables, or with something else in their place, a call is a UsageError."""
-    bodies = given("plausible", t.seed, 1, t.layout).bodies
+    """Without tables, or with something else in their place, a call is a UsageError.
+
+    Tables of the call before are no tables of this one.
+    """
+    known = given("plausible", t.seed, 1, t.layout)
+    bodies = known.bodies
     for call in _calls(t, 2):
+        call(tables=known)
         with refuses(UsageError, "codec.table.given"):
             call()
         for wrong in (None, bodies, (bodies, None), bodies.tobytes()):

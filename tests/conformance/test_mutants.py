@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import mutants_bytes
 import mutants_conduct
 import mutants_numbers
+import mutants_tables
 
 # A check that names many rules would excuse any failure.
 NARROW = 10
@@ -22,7 +23,7 @@ NARROW = 10
 
 def mutants():
     found = []
-    for module in (mutants_numbers, mutants_bytes, mutants_conduct):
+    for module in (mutants_numbers, mutants_bytes, mutants_conduct, mutants_tables):
         for item in vars(module).values():
             if isinstance(item, type) and item.__module__ == module.__name__:
                 found.append(item)
@@ -30,7 +31,8 @@ def mutants():
 
 
 def test_there_are_enough_mutants():
-    assert len(mutants()) >= 14
+    assert len(mutants()) >= 60
+    assert sum(m.__module__ == mutants_tables.__name__ for m in mutants()) >= 16
 
 
 def accusers(mutant):
