@@ -22,16 +22,6 @@ KAKEYA_FN Lane<u32> count_below(const u32* bounds, const Lane<float>& g, int fro
   return cast<u32>(sure) + select<u32>(g > next, 1u, 0u) + select<u32>(g > after, 1u, 0u);
 }
 
-/// Name the vectors of `bad` teams: those that are not finite, else those too large.
-///
-/// Rule: num.input.finite
-KAKEYA_FN void report_input(Plan p, const Team& t, const Lane<int>& token, const Lane<bool>& bad,
-                            const Lane<u32>& largest, u64* status) {
-  const Lane<i64> vector = vector_number(p, t, token);
-  report(status, bad & (largest >= INFINITE), vector);
-  report(status + 1, bad & (largest < INFINITE), vector);
-}
-
 // A rotated vector, ready to be quantised.
 struct Scaled {
   Lane<u32> byte;     // 0 for a vector that is refused
@@ -49,7 +39,7 @@ KAKEYA_FN Scaled analyse(Plan p, const Team& t, const Vectors& from, bool rows, 
   for (int s = 0; s < slabs(p); ++s) {
     Lane<u32> w[8];
     read_octet(p, from, rows, place_of(from, t.page, token, octet_of(p, t, s)), holds(p, t, s), w);
-    widen(p, w, x + 8 * s);
+    from_words(p.kind, w, x + 8 * s);
   }
   rotate(p, t, rotation, x);
   Lane<float> squares[8 * SLABS];
@@ -70,7 +60,7 @@ KAKEYA_FN Scaled analyse(Plan p, const Team& t, const Vectors& from, bool rows, 
       Lane<float> y[8];
       read_octet(p, from, rows, place_of(from, t.page, token, octet_of(p, t, s)),
                  holds(p, t, s), w);
-      widen(p, w, y);
+      from_words(p.kind, w, y);
       largest = most(largest, largest_of(y));
     }
     report_input(p, t, token, t.live & !fits, team_most(p, largest), status);

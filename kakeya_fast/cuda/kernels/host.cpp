@@ -1,4 +1,8 @@
 // The kernels as host code: every warp in turn, on the calling thread.
+#include "fp8.cuh"
+#include "int_channel.cuh"
+#include "lattice.cuh"
+#include "raw.cuh"
 #include "scalar.cuh"
 
 using namespace kakeya;
@@ -14,9 +18,20 @@ void encode(int codec, Plan p, const Vectors& x, const u32* tables, const Pages&
             u64* status) {
   const float* codebook = reinterpret_cast<const float*>(tables + CODEBOOK);
   switch (codec) {
+    case RAW:
+      return raw_encode<CHECK>(p, x, pages, warp, status);
+    case FP8:
+      return fp8_encode<CHECK>(p, x, tables, pages, warp, status);
+    case INT:
+      return p.channel ? int_channel_encode<CHECK>(p, x, pages, warp, scratch, status)
+                       : int_token_encode<CHECK>(p, x, pages, warp, scratch, status);
     case SCALAR:
       return scalar_encode<CHECK>(p, x, tables, codebook + (1 << p.b), pages, warp, scratch,
                                   status);
+    case D4:
+      return lattice_encode<4, CHECK>(p, x, tables, pages, warp, scratch, status);
+    case E8:
+      return lattice_encode<8, CHECK>(p, x, tables, pages, warp, scratch, status);
   }
 }
 
@@ -24,10 +39,20 @@ template <bool CHECK>
 void decode(int codec, Plan p, const Pages& pages, const u32* tables, const Vectors& out,
             i64 warp, u64* status) {
   const float* codebook = reinterpret_cast<const float*>(tables + CODEBOOK);
-  (void)status;
   switch (codec) {
-    case SCALAR:
+    case RAW:
+      return raw_decode<CHECK>(p, pages, out, warp, status);
+    case FP8:
+      return fp8_decode<CHECK>(p, pages, tables, out, warp, status);
+    case INT:
+      return p.channel ? int_channel_decode<CHECK>(p, pages, out, warp, status)
+                       : int_token_decode<CHECK>(p, pages, out, warp, status);
+    case SCALAR:  // every byte is a code
       return CHECK ? void() : scalar_decode(p, pages, tables, codebook, out, warp);
+    case D4:
+      return lattice_decode<4, CHECK>(p, pages, tables, out, warp, status);
+    case E8:
+      return lattice_decode<8, CHECK>(p, pages, tables, out, warp, status);
   }
 }
 

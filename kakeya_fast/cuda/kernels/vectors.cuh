@@ -43,10 +43,17 @@ KAKEYA_FN void read_octet(Plan p, const Vectors& x, bool rows, const Lane<i64>& 
 }
 
 /// An octet's patterns as fp32.
-KAKEYA_FN void widen(Plan p, const Lane<u32>* w, Lane<float>* x) {
+KAKEYA_FN void from_words(int kind, const Lane<u32>* w, Lane<float>* x) {
+  KAKEYA_UNROLL
+  for (int r = 0; r < 8; ++r) x[r] = kind == F32 ? real(w[r]) : half_of(kind, w[r / 2], r % 2);
+}
+
+/// An octet rounded to patterns of a type: 4 words, or 8 of fp32.
+KAKEYA_FN void to_words(int kind, const Lane<float>* x, Lane<u32>* w) {
   KAKEYA_UNROLL
   for (int r = 0; r < 8; ++r) {
-    x[r] = p.kind == F32 ? real(w[r]) : half_of(p.kind, w[r / 2], r % 2);
+    if (kind == F32) w[r] = bits(x[r]);
+    if (kind != F32 && r < 4) w[r] = pair_of(kind, x[2 * r], x[2 * r + 1]);
   }
 }
 
@@ -54,9 +61,8 @@ KAKEYA_FN void widen(Plan p, const Lane<u32>* w, Lane<float>* x) {
 KAKEYA_FN void write_octet(Plan p, const Vectors& out, bool rows, const Lane<i64>& at,
                            const Lane<bool>& on, const Lane<float>* x) {
   Lane<u32> w[8];
+  to_words(p.kind, x, w);
   if (p.kind == F32) {
-    KAKEYA_UNROLL
-    for (int r = 0; r < 8; ++r) w[r] = bits(x[r]);
     if (rows) {
       write_words<4>(out.data, at * i64(4), on, w);
       write_words<4>(out.data, at * i64(4) + i64(16), on, w + 4);
@@ -66,11 +72,7 @@ KAKEYA_FN void write_octet(Plan p, const Vectors& out, bool rows, const Lane<i64
         write_words<1>(out.data, (at + r * out.element) * i64(4), on, w + r);
       }
     }
-    return;
-  }
-  KAKEYA_UNROLL
-  for (int r = 0; r < 4; ++r) w[r] = pair_of(p.kind, x[2 * r], x[2 * r + 1]);
-  if (rows) {
+  } else if (rows) {
     write_words<4>(out.data, at * i64(2), on, w);
   } else {
     KAKEYA_UNROLL
@@ -86,6 +88,16 @@ KAKEYA_FN Lane<u32> largest_of(const Lane<float>* x) {
   KAKEYA_UNROLL
   for (int r = 1; r < 8; ++r) largest = most(largest, bits(x[r]) & MAGNITUDE);
   return largest;
+}
+
+/// Name the vectors of `bad` teams: those that are not finite, else those too large.
+///
+/// Rule: num.input.finite
+KAKEYA_FN void report_input(Plan p, const Team& t, const Lane<int>& token, const Lane<bool>& bad,
+                            const Lane<u32>& largest, u64* status) {
+  const Lane<i64> vector = vector_number(p, t, token);
+  report(status, bad & (largest >= INFINITE), vector);
+  report(status + 1, bad & (largest < INFINITE), vector);
 }
 
 }  // namespace kakeya
