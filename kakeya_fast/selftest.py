@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_ref.errors import KakeyaError, Unsupported
-from kakeya_ref.layout import page_layout
+from kakeya_ref.layout import page_layout, table_layout
 from kakeya_ref.registry import codec_ids, is_resolved, parse_codec
+from kakeya_ref.skeletons import Skeleton
 from kakeya_ref.types import PageLayout
 
 RULE = "backend.selftest.first"
@@ -99,18 +100,19 @@ def _run(backend: Any, case: dict[str, Any], layout: PageLayout, features: froze
     made, frozen = 0, case["expect"]["page"]
     shape = (case["shape"][0], layout.nbytes)
     page = None if isinstance(frozen, dict) else _array(frozen, "u1", shape)
+    options = _tables(case, layout)
     try:
         if "encode" in features:
             x = _vectors(case)
-            mine = np.asarray(backend.encode(x, layout), dtype=np.uint8)
+            mine = np.asarray(backend.encode(x, layout, **options), dtype=np.uint8)
             if backend.profile == "exact":
                 _same(backend, case, "page", mine.tobytes())
                 page = mine
             elif page is not None and "decode" in features:
-                _near(backend, case, layout, x, mine, page)
+                _near(backend, case, layout, options, x, mine, page)
             made += 1
         if "decode" in features and page is not None:
-            y = np.asarray(backend.decode(page, layout, basis="coefficients"), dtype="<f4")
+            y = np.asarray(backend.decode(page, layout, basis="coefficients", **options), "<f4")
             _same(backend, case, "coefficients", y.tobytes())
             made += 1
     except Exception as error:  # a backend may break in any way; all of them mean "not fit"
@@ -136,6 +138,7 @@ def _near(
     backend: Any,
     case: dict[str, Any],
     layout: PageLayout,
+    options: dict[str, Skeleton],
     x: NDArray[Any],
     mine: NDArray[np.uint8],
     page: NDArray[np.uint8],
@@ -143,10 +146,21 @@ def _near(
     wide = x.astype(np.float64)
 
     def distance(body: NDArray[np.uint8]) -> float:
-        return float(np.linalg.norm(wide - backend.decode(body, layout)))
+        return float(np.linalg.norm(wide - backend.decode(body, layout, **options)))
 
     if not distance(mine) <= SLACK * distance(page) + 1e-5 * float(np.linalg.norm(wide)):
         raise Unsupported(RULE, f"{backend.name} encodes frozen vector {case['id']} badly")
+
+
+def _tables(case: dict[str, Any], layout: PageLayout) -> dict[str, Skeleton]:
+    """The tables of a case as an option of a call; nothing where its codec has none."""
+    if "tables" not in case:
+        return {}
+    given, size = case["tables"], table_layout(layout.codec, layout.head_dim).nbytes
+    bodies = np.concatenate([_array(body, "u1", (1, size)) for body in given["bodies"]])
+    shape = (len(bodies), layout.codec.integer("rank"), layout.head_dim)
+    analysis = _array(given["analysis"], "<f4", shape) if "analysis" in given else None
+    return {"tables": Skeleton(bodies, analysis)}
 
 
 def _vectors(case: dict[str, Any]) -> NDArray[Any]:
