@@ -11,6 +11,7 @@ import spectext
 
 from kakeya_ref import bits, chains, lattice, layout, numerics, registry, rotation, scaling, tables
 from kakeya_ref.backend import ReferenceBackend
+from kakeya_ref.skeletons import Skeleton, parts, table_body, widen16
 
 F32 = np.ndarray
 TOKENS = 16
@@ -27,15 +28,43 @@ class Bench:
             self.layout = layout.page_layout(self.codec, len(self.x), TOKENS)
             page = np.zeros((1, TOKENS, len(self.x)), dtype=np.float32)
             page[0, 0] = self.x
-            self.page = ReferenceBackend().encode(page, self.layout)
+            self.tables = self.table() if registry.table_kind(self.codec) else None
+            self.page = ReferenceBackend().encode(page, self.layout, tables=self.tables)
             self.fields = bits.read_page(self.layout, self.page)
 
     def numbers(self, name: str) -> F32 | None:
+        """Rows of a matrix may be divided by bars; planes of a table take them flat."""
         text = self.given.get(name)
-        return None if text is None else np.array(text.split(), dtype=np.float32)
+        return None if text is None else np.array(text.replace("|", " ").split(), dtype=np.float32)
+
+    def table(self) -> Skeleton:
+        d = len(self.x)
+        planes = layout.table_layout(self.codec, d).planes
+        body = table_body(self.codec, d, **{p.name: self.numbers(p.name) for p in planes})
+        self.part = parts(body, self.codec, d)
+        return Skeleton(body[None])
+
+    def stored(self, name: str) -> F32:
+        """Numbers of 16 bits of the first token."""
+        count = self.fields[name].shape[1] // TOKENS
+        return widen16(self.fields[name][0, :count].astype(np.uint16), str(self.codec["store"]))
+
+    def components(self) -> F32:
+        return chains.project(self.x[None], self.part, None)
+
+    def rest(self) -> F32:
+        """What the centre leaves, and before it the trend."""
+        c = self.components()
+        if self.part.trend.size:
+            c = c - self.stored("along") * self.part.trend
+        return chains.segment(c, self.part, str(self.codec["store"]), "").rest
 
     def y(self) -> F32:
-        return rotation.rotate(self.x[None], self.codec.integer("seed"))
+        x = self.x[None]
+        if self.codec.id == "turbo":
+            x = np.zeros((1, layout.residual_width(self.codec)), dtype=np.float32)
+            x[:, : self.codec.integer("rank")] = self.rest()
+        return rotation.rotate(x, self.codec.integer("seed"))
 
     def z(self) -> F32:
         if "z" in self.given:
@@ -60,8 +89,8 @@ class Bench:
         return self.fields["scales"][0, :1]
 
     def first(self, name: str) -> F32:
-        size = len(self.x) // layout.LATTICE_BLOCK.get(self.codec.id, 1)
-        return self.fields[name].ravel()[:size]
+        """Fields of the first token."""
+        return self.fields[name][0, : self.fields[name].shape[1] // TOKENS]
 
     def outputs(self) -> str:
         state, out = int(self.given["seed"]), []
@@ -71,7 +100,8 @@ class Bench:
         return " ".join(out)
 
     def decoded(self, basis: str) -> F32:
-        return ReferenceBackend().decode(self.page, self.layout, basis=basis)[0, 0]
+        ref = ReferenceBackend()
+        return ref.decode(self.page, self.layout, basis=basis, tables=self.tables)[0, 0]
 
 
 ANSWERS: dict[str, Callable[[Bench], Any]] = {
@@ -89,15 +119,23 @@ ANSWERS: dict[str, Callable[[Bench], Any]] = {
     "points": Bench.points,
     "codes": lambda b: b.first("codes"),
     "index": lambda b: b.first("index"),
+    "components": lambda b: b.components()[0],
+    "along": lambda b: b.stored("along"),
+    "seg": lambda b: b.first("seg"),
+    "proj": lambda b: b.stored("proj"),
+    "rest": lambda b: b.rest()[0],
+    "value": lambda b: b.stored("value"),
+    "place": lambda b: b.first("place"),
     "coefficients": lambda b: b.decoded("coefficients"),
     "vectors": lambda b: b.decoded("vectors"),
 }
 
 
 def answer(bench: Bench, name: str) -> Any:
-    if name.startswith("bytes["):
+    if name.startswith(("bytes[", "table[")):
         start, stop = map(int, name[6:-1].split(":"))
-        return bench.page[0, start:stop].tobytes().hex()
+        body = bench.page[0] if name.startswith("bytes") else bench.tables.bodies[0]
+        return body[start:stop].tobytes().hex()
     return ANSWERS[name](bench)
 
 
