@@ -1,0 +1,73 @@
+"""The conformance suite on a GPU: kernels of every layout that it draws, then the suite.
+
+The suite draws over a thousand layouts, and each has kernels of its own. It runs on the reference
+first, which is quick and shows which; they are compiled on all cores; then it runs on the GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu_run import Outcome, python
+from kakeya_conformance.runner import run_checks
+from kakeya_fast.cuda import compile as compiler
+from kakeya_fast.cuda import params
+from kakeya_fast.cuda.compile import Unit
+from kakeya_ref.backend import ReferenceBackend
+from kakeya_ref.types import PageLayout, Support
+
+
+class Recorder(ReferenceBackend):
+    """The reference, offering what the GPU offers, noting what it is asked for."""
+
+    def __init__(self) -> None:
+        self.units: dict[Unit, None] = {}
+
+    def supports(self, layout: PageLayout) -> Support:
+        reason = params.refusal(layout)
+        return Support(False, frozenset(), reason) if reason else Support(True)
+
+    def encode(self, x: Any, layout: PageLayout, **options: Any) -> Any:
+        if str(getattr(x, "dtype", "")) in params.KINDS:
+            self.units[compiler.unit(layout, str(x.dtype), "encode")] = None
+        return super().encode(x, layout, **options)
+
+    def decode(self, pages: Any, layout: PageLayout, **options: Any) -> Any:
+        basis = options.get("basis", "vectors")
+        if basis in ("vectors", "coefficients"):
+            self.units[compiler.unit(layout, "float32", "decode", basis)] = None
+        return super().decode(pages, layout, **options)
+
+
+def drawn(profile: str) -> list[Unit]:
+    """What has to be compiled for a run of the suite."""
+    recorder = Recorder()
+    run_checks(recorder, profile=profile)
+    return list(recorder.units)
+
+
+def compile_all(units: list[Unit], arch: str, seconds: float) -> dict[str, int]:
+    """Compile on all cores for so long at most; what is left is compiled when it is used."""
+    done = 0
+    # Fresh processes: this one may hold a CUDA context, which a fork would break.
+    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"))
+    jobs = [pool.submit(compiler.build, unit, arch) for unit in units]
+    try:
+        for job in as_completed(jobs, timeout=seconds):
+            job.result()
+            done += 1
+    except TimeoutError:
+        pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return {"units": len(units), "compiled": done}
+
+
+def suite(target: str, profile: str, report: Path, seconds: float) -> Outcome:
+    """The command that a backend's author runs, in a process of its own."""
+    words = ("-m", "kakeya_conformance", target, "--profile", profile, "--json", str(report))
+    return python(words, seconds)

@@ -1,0 +1,100 @@
+"""The append of one decode step of an 8B-shaped model, inside a CUDA graph."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu_plan import CODECS, STEP, TOKENS
+from benchmarks.gpu_timing import Flush, race, spread
+from kakeya_ref.layout import page_layout
+from kakeya_ref.types import PageLayout
+
+
+def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str, Any]:
+    """The step in which every sequence fills a page: K and V of all layers, into one pool.
+
+    Returns
+    -------
+    dict
+        ``graph``: device seconds of a replay; ``eager``: wall seconds of the same calls without
+        a graph, until the device is done.
+    """
+    device, layout = backend.device, page_layout(codec, STEP["head_dim"], TOKENS)
+    streams, pages = 2 * STEP["layers"], STEP["batch"] * STEP["heads"]
+    # As attention leaves them: tokens of a page lie H * D apart.
+    x = torch.randn(streams, STEP["batch"], TOKENS, STEP["heads"], STEP["head_dim"], device=device)
+    x = x.to(torch.bfloat16).transpose(2, 3).flatten(1, 2)
+    pool = torch.zeros(streams * pages, layout.nbytes, dtype=torch.uint8, device=device)
+    slots = torch.randperm(len(pool), device=device).view(streams, pages)
+    status = backend.new_status()
+    backend.prepare(layout, torch.bfloat16, directions=("encode",))
+
+    def step() -> None:
+        for vectors, where in zip(x, slots, strict=True):
+            backend.append(vectors, layout, pool, where, status=status)
+
+    step()
+    want = pool.clone()
+    graph = capture(step)
+    pool.zero_()
+    graph.replay()
+    torch.cuda.synchronize(device)
+    if not torch.equal(pool, want):
+        raise SystemExit(f"a replayed graph writes other bytes: {layout}; not timed")
+    judge(backend, x, layout, pool, slots)
+    times = race({"graph": graph.replay}, flush, min_seconds=seconds, min_samples=10)
+    eager = spread([_wall(step) for _ in range(20)])
+    backend.raise_if_bad(status, layout, "encode")
+    return {
+        "codec": str(layout.codec),
+        "launches": streams,
+        "pages": streams * pages,
+        "vector_bytes": x.nbytes,
+        "packed_bytes": pool.nbytes,
+        "graph": asdict(times["graph"]),
+        "eager": asdict(eager),
+    }
+
+
+def capture(step: Callable[[], None]) -> Any:
+    """A graph of what ``step`` launches."""
+    graph = torch.cuda.CUDAGraph()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    with torch.cuda.graph(graph):
+        step()
+    return graph
+
+
+def judge(backend: Any, x: Tensor, layout: PageLayout, pool: Tensor, slots: Tensor) -> None:
+    """Stop unless the pool holds what a checked call gives.
+
+    Raises
+    ------
+    SystemExit
+    """
+    for vectors, where in zip(x[::31], slots[::31], strict=True):
+        if not torch.equal(pool[where], backend.encode_tensor(vectors, layout)):
+            raise SystemExit(f"a graph writes other bytes than a checked call: {layout}; not timed")
+
+
+def measure_all(backend: Any, flush: Flush, seconds: float) -> list[dict[str, Any]]:
+    """One row for each codec."""
+    return [measure(backend, codec, flush, seconds) for codec in CODECS]
+
+
+def _wall(step: Callable[[], None]) -> float:
+    torch.cuda.synchronize()
+    begun = time.perf_counter()
+    step()
+    torch.cuda.synchronize()
+    return time.perf_counter() - begun

@@ -1,0 +1,126 @@
+"""The GPU result as Markdown, and its targets as verdicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.gpu_plan import CODECS, DIMS, DTYPE, SHAPES, STEP, TOKENS
+
+TARGETS = {"encode": 0.25, "decode": 0.5}
+NONE_YET = (
+    "No GPU was at hand when this was written: nothing below was measured, and nothing is "
+    "estimated. `python -m benchmarks.gpu` on a machine with an NVIDIA GPU fills the table and "
+    "writes it beside this file under the name of the device."
+)
+DEFINITION = (
+    f"Vectors are {DTYPE}, pages have {TOKENS} tokens, 8 KV heads. GB/s are 1e9 bytes of these "
+    "vectors per second, for copy, encode and decode alike: a share of the copy is a ratio of "
+    "times. Medians of CUDA events with the 20th and 80th percentile in brackets; the L2 cache is "
+    "overwritten before each sample; copy, encode and decode take turns. "
+    "Encode is `append` into scattered slots of a pool, decode is `read` from it, neither waiting "
+    "for the device. Each row was compared with the reference before it was timed."
+)
+STEP_TEXT = (
+    f"All sequences of a batch of {STEP['batch']} fill a page in the same step: K and V of "
+    f"{STEP['layers']} layers and {STEP['heads']} KV heads, head dim {STEP['head_dim']}, "
+    "{launches} launches. This happens once in {tokens} tokens. Graph: device time of a replay; "
+    "eager: wall time of the same calls without a graph."
+)
+
+
+def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Targets against the largest shape."""
+    return [
+        {
+            "codec": row["codec"],
+            "d": row["d"],
+            "what": what,
+            "target": target,
+            "measured": row[f"{what}_of_copy"],
+            "met": row[f"{what}_of_copy"] >= target,
+        }
+        for row in rows
+        if row["shape"] == SHAPES[-1].name
+        for what, target in TARGETS.items()
+    ]
+
+
+def skeleton() -> str:
+    """The document before anything was measured."""
+    empty = [
+        ("`" + c + "`", s.name, str(d), *[""] * 5) for c in CODECS for s in SHAPES for d in DIMS
+    ]
+    lines = ["# Speed on a GPU", "", NONE_YET, "", DEFINITION, "", *_table(HEADER, empty), ""]
+    return "\n".join(lines)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The whole result as a document."""
+    device = result["device"]
+    lines = [
+        f"# Speed on {device['name']}",
+        "",
+        f"{device['processors']} multiprocessors, {device['memory'] / 2**30:.0f} GiB, L2 "
+        f"{device['l2'] / 2**20:.0f} MiB, driver {device['driver']}; {result['date']}, commit "
+        f"{result['commit']}; "
+        + ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        + f". {result['seconds']:.0f} s in all.",
+        "",
+        DEFINITION,
+        "",
+    ]
+    if result.get("rows"):
+        lines += [*_table(HEADER, [_cells(row) for row in result["rows"]]), ""]
+        lines += ["## Targets at the largest shape", ""]
+        lines += [*_table(("codec", "", "D", "of copy", "target", ""), _targets(result)), ""]
+    if result.get("step"):
+        text = STEP_TEXT.format(launches=result["step"][0]["launches"], tokens=TOKENS)
+        lines += ["## One decode step", "", text, ""]
+        lines += [*_table(("codec", "", "", "graph, us", "eager, us"), _steps(result)), ""]
+    lines += ["## Checks", "", *(f"* {text}" for text in result["checks"]), ""]
+    if result["not_run"]:
+        lines += ["## Not run", "", *(f"* {text}" for text in result["not_run"]), ""]
+    return "\n".join(lines)
+
+
+HEADER = ("codec", "shape", "D", "copy GB/s", "encode GB/s", "of copy", "decode GB/s", "of copy")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    def rate(name: str, which: str) -> str:
+        return f"{row['vector_bytes'] / row[name][which] / 1e9:.3g}"
+
+    cells = [f"`{row['codec']}`", row["shape"], str(row["d"]), rate("copy", "median")]
+    for name in ("encode", "decode"):
+        cells.append(f"{rate(name, 'median')} [{rate(name, 'p80')}, {rate(name, 'p20')}]")
+        cells.append(f"{row[f'{name}_of_copy']:.0%}")
+    return tuple(cells)
+
+
+def _targets(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{v['codec']}`",
+            v["what"],
+            str(v["d"]),
+            f"{v['measured']:.0%}",
+            f"{v['target']:.0%}",
+            "met" if v["met"] else "**missed**",
+        )
+        for v in result["targets"]
+    ]
+
+
+def _steps(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    def spread(s: dict[str, float]) -> str:
+        return f"{s['median'] * 1e6:.0f} [{s['p20'] * 1e6:.0f}, {s['p80'] * 1e6:.0f}]"
+
+    return [
+        (f"`{r['codec']}`", f"{r['pages']} pages", "", spread(r["graph"]), spread(r["eager"]))
+        for r in result["step"]
+    ]
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    rule = ("---",) * 2 + ("---:",) * (len(header) - 2)
+    return ["| " + " | ".join(line) + " |" for line in (header, rule, *rows)]

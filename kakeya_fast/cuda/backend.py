@@ -1,0 +1,340 @@
+"""The CUDA backend behind the public door: checks, calls, errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kakeya_fast.cuda import checks, params
+from kakeya_fast.cuda.calls import Calls
+from kakeya_fast.cuda.launch import CupyLauncher, Launcher, cuda_device
+from kakeya_fast.cuda.pool import check_pool, check_slots, check_values
+from kakeya_fast.cuda.status import Direction, check_status, new_status, raise_if_bad
+from kakeya_fast.torch_ops.checks import from_numpy
+from kakeya_ref.contract import as_pages
+from kakeya_ref.errors import ShapeError, Unsupported
+from kakeya_ref.types import Basis, PageLayout, Support
+
+
+class Backend:
+    """Page bodies on an NVIDIA GPU: own kernels, torch tensors in and out, torch's stream.
+
+    The first use of a layout compiles its kernels, a second or so, and keeps them on disk;
+    :meth:`prepare` does that ahead of time.
+
+    Rule: backend.profile.exact, num.fp32.no-fma, num.subnormal.kept
+
+    Parameters
+    ----------
+    device : str or torch.device
+        ``cuda`` is torch's current device.
+    launcher : Launcher, optional
+        What runs the kernels in place of CuPy, on the launcher's device.
+
+    Raises
+    ------
+    Unsupported
+        CuPy, NVRTC or the device is not there; the message says what to install.
+    """
+
+    name = "cuda"
+    profile = "exact"
+    devices = ("cuda",)
+
+    def __init__(
+        self, device: str | torch.device = "cuda", *, launcher: Launcher | None = None
+    ) -> None:
+        launcher = launcher or CupyLauncher(cuda_device(device))
+        self.device = launcher.device
+        self._calls = Calls(launcher)
+
+    def __reduce__(self) -> tuple[type[Backend], tuple[str]]:
+        return Backend, (str(self.device),)
+
+    def supports(self, layout: PageLayout) -> Support:
+        """Every codec that has kernels, on little-endian hosts."""
+        reason = params.refusal(layout)
+        if not reason and sys.byteorder != "little":
+            reason = "pages need a little-endian host"
+        return Support(False, frozenset(), reason) if reason else Support(True)
+
+    def prepare(
+        self,
+        layout: PageLayout,
+        dtype: torch.dtype = torch.float32,
+        *,
+        directions: Iterable[Direction] = ("encode", "decode"),
+        basis: Basis = "vectors",
+    ) -> None:
+        """Compile and load what calls on a layout need; then they can be captured in a graph.
+
+        Rule: backend.graph.prepared
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+            Of the vectors to be encoded, and of the numbers to be decoded.
+        basis : str
+            Of the numbers to be decoded.
+
+        Raises
+        ------
+        Unsupported, ShapeError, UsageError
+        """
+        self._offered(layout)
+        for direction in directions:
+            self._calls.prepare(layout, dtype, direction, checks.basis(basis))
+
+    def encode(
+        self,
+        x: NDArray[Any],
+        layout: PageLayout,
+        *,
+        positions: NDArray[np.int64] | None = None,
+        tables: Any = None,
+    ) -> NDArray[np.uint8]:
+        """Page bodies of an array, through the device.
+
+        See :meth:`kakeya_ref.contract.Backend.encode`.
+
+        Rule: encode.input.untouched, encode.batch.independent
+        """
+        if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float16):
+            kind = getattr(x, "dtype", type(x).__name__)
+            raise ShapeError("num.input.widen", f"vectors are float32 or float16, not {kind}")
+        return self.encode_tensor(from_numpy(x).to(self.device), layout).cpu().numpy()
+
+    def decode(
+        self,
+        pages: NDArray[np.uint8] | bytes,
+        layout: PageLayout,
+        *,
+        basis: Basis = "vectors",
+        positions: NDArray[np.int64] | None = None,
+        tables: Any = None,
+    ) -> NDArray[np.float32]:
+        """Numbers of page bodies, through the device.
+
+        See :meth:`kakeya_ref.contract.Backend.decode`.
+        """
+        body = from_numpy(as_pages(pages, layout)).to(self.device)
+        return self.decode_tensor(body, layout, basis=basis).cpu().numpy()
+
+    @torch.no_grad()
+    def encode_tensor(
+        self, x: Tensor, layout: PageLayout, out: Tensor | None = None, *, tables: Any = None
+    ) -> Tensor:
+        """Page bodies of a tensor, read in place. Waits for the device, to raise what it found.
+
+        Rule: num.input.widen, num.input.finite, encode.input.strided, backend.error.atomic
+
+        Parameters
+        ----------
+        x : (N, P, D) float32, float16, bfloat16, or float64 (rounded to float32)
+            On this backend's device, any strides.
+        out : (N, layout.nbytes) uint8, optional
+            Rows may be strided; untouched when an error is raised.
+        tables : optional
+            Not looked at: no codec offered here needs any.
+
+        Returns
+        -------
+        (N, layout.nbytes) uint8
+
+        Raises
+        ------
+        ShapeError, RangeError, Unsupported
+        """
+        self._offered(layout)
+        x = checks.vectors(x, layout, self.device)
+        shape = (len(x), layout.nbytes)
+        if out is not None:
+            checks.out(out, shape, (torch.uint8,), self.device)
+        # Into memory of our own: what the kernel refuses is known after it has run.
+        done = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        words = self.new_status()
+        self._calls.encode(x, layout, done, None, words)
+        raise_if_bad(words, layout, "encode")
+        return done if out is None else out.copy_(done)
+
+    @torch.no_grad()
+    def decode_tensor(
+        self,
+        pages: Tensor,
+        layout: PageLayout,
+        *,
+        basis: Basis = "vectors",
+        dtype: torch.dtype | None = None,
+        out: Tensor | None = None,
+        tables: Any = None,
+    ) -> Tensor:
+        """Numbers of page bodies, computed in float32 and rounded to ``dtype`` as they are stored.
+
+        Waits for the device, to raise what it found.
+
+        Rule: decode.basis.known, num.input.device, backend.error.atomic
+
+        Parameters
+        ----------
+        pages : (N, layout.nbytes) uint8
+            On this backend's device, rows may be strided.
+        dtype : torch.dtype, default float32
+        out : (N, P, D), optional
+            float32, float16 or bfloat16, any strides, filled in place of a new ``dtype`` tensor;
+            untouched when an error is raised.
+        tables : optional
+            Not looked at, as in :meth:`encode_tensor`.
+
+        Returns
+        -------
+        (N, P, D) dtype
+
+        Raises
+        ------
+        Malformed, ShapeError, Unsupported, UsageError
+        """
+        self._offered(layout)
+        checks.basis(basis)
+        body = checks.pages(pages, layout, self.device)
+        shape = (len(body), layout.tokens, layout.head_dim)
+        words = self.new_status()
+        if out is not None:
+            checks.out(out, shape, checks.FLOATS, self.device)
+            self._calls.decode(body, layout, None, out, basis, words, only_check=True)
+            raise_if_bad(words, layout, "decode")
+            self._calls.decode(body, layout, None, out, basis, words)
+            return out
+        dtype = dtype or torch.float32
+        kind = dtype if dtype in checks.FLOATS else torch.float32
+        done = torch.empty(shape, dtype=kind, device=self.device)
+        self._calls.decode(body, layout, None, done, basis, words)
+        raise_if_bad(words, layout, "decode")
+        return done.to(dtype)
+
+    @torch.no_grad()
+    def append(
+        self,
+        x: Tensor,
+        layout: PageLayout,
+        pool: Tensor,
+        slots: Tensor,
+        *,
+        status: Tensor | None = None,
+    ) -> None:
+        """Encode pages straight into slots of a pool.
+
+        Rule: backend.pool.fits, backend.graph.sticky, backend.error.atomic
+
+        Parameters
+        ----------
+        x : (N, P, D) float32, float16, bfloat16, or float64 (rounded to float32)
+            On this backend's device, any strides.
+        pool : (S, layout.nbytes) uint8
+            Rows may be strided, by a multiple of 16 bytes.
+        slots : (N,) int64
+            Row of each page, on the device, each at most once; -1 for a page to leave out.
+        status : (2,) int64, optional
+            Words of :meth:`new_status`. With them nothing waits for the device and the call can
+            be captured in a graph: the values of ``slots`` are the caller's word, a vector that
+            is refused becomes zeros, and the words keep the first one for :meth:`raise_if_bad`.
+            Without them everything is checked before the first byte is written.
+
+        Raises
+        ------
+        ShapeError, RangeError, Unsupported, UsageError
+        """
+        self._offered(layout)
+        x = checks.vectors(x, layout, self.device)
+        check_pool(pool, layout, self.device)
+        check_slots(slots, len(x), self.device)
+        if status is None:
+            check_values(slots, len(pool), once=True)
+            status = self.new_status()
+            self._calls.encode(x, layout, None, slots, status)
+            raise_if_bad(status, layout, "encode")
+        check_status(status, self.device)
+        self._calls.encode(x, layout, pool, slots, status)
+
+    @torch.no_grad()
+    def read(
+        self,
+        pool: Tensor,
+        layout: PageLayout,
+        slots: Tensor,
+        *,
+        basis: Basis = "vectors",
+        dtype: torch.dtype = torch.float32,
+        out: Tensor | None = None,
+        status: Tensor | None = None,
+    ) -> Tensor:
+        """Numbers of the pages in slots of a pool.
+
+        Rule: backend.pool.fits, backend.graph.sticky, decode.basis.known
+
+        Parameters
+        ----------
+        pool : (S, layout.nbytes) uint8
+            Rows may be strided, by a multiple of 16 bytes.
+        slots : (N,) int64
+            On the device. A page of slot -1 leaves ``out`` as it is.
+        dtype : torch.dtype
+            float32, float16 or bfloat16: of the result where there is no ``out``.
+        out : (N, P, D), optional
+            Any strides. A new result is zero in pages of slot -1.
+        status : (2,) int64, optional
+            As for :meth:`append`; a code that names no number becomes +0.
+
+        Returns
+        -------
+        (N, P, D)
+
+        Raises
+        ------
+        Malformed, ShapeError, Unsupported, UsageError
+        """
+        self._offered(layout)
+        checks.basis(basis)
+        check_pool(pool, layout, self.device)
+        check_slots(slots, None, self.device)
+        shape = (len(slots), layout.tokens, layout.head_dim)
+        if out is None:
+            checks.dtype_name(dtype)
+            out = torch.zeros(shape, dtype=dtype, device=self.device)
+        checks.out(out, shape, checks.FLOATS, self.device)
+        if status is None:
+            check_values(slots, len(pool), once=False)
+            status = self.new_status()
+            self._calls.decode(pool, layout, slots, out, basis, status, only_check=True)
+            raise_if_bad(status, layout, "decode")
+        check_status(status, self.device)
+        self._calls.decode(pool, layout, slots, out, basis, status)
+        return out
+
+    def new_status(self) -> Tensor:
+        """Words for calls that do not wait for the device, saying that nothing is wrong."""
+        return new_status(self.device)
+
+    def raise_if_bad(self, status: Tensor, layout: PageLayout, direction: Direction) -> None:
+        """Wait for the device and raise the first refusal since the words were new.
+
+        ``status.fill_(-1)`` makes them new again.
+
+        Rule: backend.graph.sticky
+
+        Raises
+        ------
+        RangeError, Malformed
+        """
+        check_status(status, self.device)
+        raise_if_bad(status, layout, direction)
+
+    def _offered(self, layout: PageLayout) -> None:
+        support = self.supports(layout)
+        if not support.ok:
+            raise Unsupported("backend.codec.offered", support.reason)

@@ -1,0 +1,21 @@
+"""Where torch is missing nothing of this folder that needs it is collected."""
+
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+collect_ignore_glob = [] if find_spec("torch") else ["test_device_*.py"]
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skip where there is no C++ compiler for the host build."""
+    from kakeya_fast.cuda.hostbuild import COMPILERS
+
+    if not any(map(shutil.which, COMPILERS)):
+        pytest.skip(f"no C++ compiler: none of {', '.join(COMPILERS)}")
