@@ -144,15 +144,17 @@ def _components(white: F64, codec: Codec) -> tuple[F64, float]:
 
 
 def _sketch(white: F64, target: int) -> tuple[F64, F64]:
-    """Leading singular values and axes by a randomised range finder with power steps."""
+    """Leading axes by a randomised range finder with power steps, and how far the rows spread."""
     width = min(target + OVERSAMPLE, white.shape[1])
     q = np.random.default_rng(SKETCH_SEED).standard_normal((white.shape[1], width))
     q, _ = np.linalg.qr(white @ q)
     for _ in range(POWER_STEPS):
         q, _ = np.linalg.qr(white.T @ q)
         q, _ = np.linalg.qr(white @ q)
-    _, values, axes = np.linalg.svd(q.T @ white, full_matrices=False)
-    return values[:target], axes[:target]
+    _, _, axes = np.linalg.svd(q.T @ white, full_matrices=False)
+    axes = axes[:target]
+    # Singular values of the sketch are smaller than what its axes hold.
+    return np.linalg.norm(white @ axes.T, axis=0), axes
 
 
 def _trend(c: F64) -> F64:

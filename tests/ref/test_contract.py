@@ -8,6 +8,7 @@ import pytest
 from kakeya_ref import (
     KakeyaError,
     Malformed,
+    PageLayout,
     RangeError,
     ReferenceBackend,
     ShapeError,
@@ -18,6 +19,9 @@ from kakeya_ref import (
     sequence_bits_per_element,
     sequence_nbytes,
 )
+from kakeya_ref.layout import table_layout
+from kakeya_ref.registry import is_resolved, resolved, table_kind
+from kakeya_ref.skeletons import Skeleton
 
 
 @pytest.mark.parametrize(
@@ -75,18 +79,70 @@ def test_page_lengths_outside_the_format_are_refused(tokens: int) -> None:
         page_layout("scalar", 64, tokens)
 
 
-@pytest.mark.parametrize("codec", codec_ids())
-@pytest.mark.parametrize("head_dim", [8, 80, 96, 576])
-def test_planes_tile_the_body(codec: str, head_dim: int) -> None:
-    """Rule: page.plane.aligned"""
-    layout = page_layout(codec, head_dim, 16)
+TABLED = [
+    "skeleton:rank=7", "skeleton:k=1,res=64,time=none,rank=3", "skeleton:k=256,res=1,rank=8",
+    "turbo:rank=7", "turbo:b=4,k=1,levels=own,rank=8,out=128", "turbo:b=1,k=9,rank=1,out=8",
+]  # fmt: skip
+WITHOUT = [name for name in codec_ids() if not table_kind(parse_codec(name))]
+
+
+def tiled(layout: PageLayout) -> bool:
+    """Every plane begins at the first multiple of 16 after the one before it; none is missing."""
     end = 0
     for plane in layout.planes:
         assert plane.offset % 16 == 0
         assert end <= plane.offset < end + 16
+        assert plane.nbytes == plane.rows * plane.row * plane.width // 8 > 0
         end = plane.offset + plane.nbytes
-    assert end <= layout.nbytes < end + 16
+    return end <= layout.nbytes < end + 16
+
+
+@pytest.mark.parametrize("codec", [*WITHOUT, *TABLED])
+@pytest.mark.parametrize("head_dim", [8, 80, 96, 576])
+def test_planes_tile_the_body(codec: str, head_dim: int) -> None:
+    """Rule: page.plane.aligned"""
+    layout = page_layout(codec, head_dim, 16)
+    assert tiled(layout)
     assert layout.bits_per_element == 8 * layout.nbytes / (16 * head_dim)
+
+
+@pytest.mark.parametrize("codec", TABLED)
+@pytest.mark.parametrize("head_dim", [8, 80])
+def test_planes_tile_a_table(codec: str, head_dim: int) -> None:
+    """Rule: page.plane.aligned, skeleton.table.layout, turbo.table.layout"""
+    assert tiled(table_layout(codec, head_dim))
+
+
+@pytest.mark.parametrize("codec", ["skeleton", "turbo:b=2", "turbo:vr=90,share=1"])
+def test_a_codec_without_a_rank_has_no_layout(codec: str) -> None:
+    """Rule: codec.fit.resolved"""
+    for layout in (page_layout, table_layout):
+        with pytest.raises(UsageError, match=r"^\[codec.fit.resolved\]"):
+            layout(codec, 64)
+    done = resolved(parse_codec(codec), rank=9)
+    assert (is_resolved(done), done.integer("rank")) == (True, 9)
+    assert page_layout(done, 64).nbytes > 0
+
+
+@pytest.mark.parametrize("codec", TABLED)
+def test_tables_of_a_call_are_checked(codec: str) -> None:
+    """Rule: codec.table.given, codec.table.shape"""
+    layout, ref = page_layout(codec, 8, 16), ReferenceBackend()
+    x, rank = np.zeros((2, 16, 8), dtype=np.float32), layout.codec.integer("rank")
+    bodies = np.zeros((1, table_layout(codec, 8).nbytes), dtype=np.uint8)
+    pages = ref.encode(x, layout, tables=Skeleton(bodies))
+    assert np.array_equal(ref.encode(x, layout, tables=Skeleton(bodies.repeat(2, axis=0))), pages)
+    for tables in (None, bodies):
+        with pytest.raises(UsageError, match=r"^\[codec.table.given\]"):
+            ref.encode(x, layout, tables=tables)
+        with pytest.raises(UsageError, match=r"^\[codec.table.given\]"):
+            ref.decode(pages, layout, tables=tables)
+    for wrong in (bodies[:, 1:], bodies.repeat(3, axis=0), bodies.view(np.int8), bodies[0]):
+        with pytest.raises(Malformed, match=r"^\[codec.table.shape\]"):
+            ref.decode(pages, layout, tables=Skeleton(wrong))
+    for shape, kind in (((1, rank, 16), np.float32), ((1, rank, 8), np.float64)):
+        with pytest.raises(ShapeError, match=r"^\[codec.table.shape\]"):
+            ref.encode(x, layout, tables=Skeleton(bodies, np.zeros(shape, dtype=kind)))
 
 
 def test_rate_is_the_length_of_the_bytes() -> None:
