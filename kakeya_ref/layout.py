@@ -131,6 +131,7 @@ def _fields(codec: Codec, d: int, p: int) -> Sequence[Field]:
 
 
 def _skeleton_fields(codec: Codec, p: int) -> list[Field]:
+    """Rule: skeleton.page.layout"""
     r, kept = codec.integer("rank"), residual_kept(codec)
     fields = split("seg", (codec.integer("k") - 1).bit_length(), 1, p)
     if codec["time"] == "trend":
@@ -141,6 +142,7 @@ def _skeleton_fields(codec: Codec, p: int) -> list[Field]:
 
 
 def _turbo_fields(codec: Codec, p: int) -> list[Field]:
+    """Rule: turbo.page.layout, turbo.out.range"""
     width, out = residual_width(codec), codec.integer("out")
     if out > p * width:
         raise ShapeError("turbo.out.range", f"{out} outliers in {p * width} numbers of a page")
@@ -153,7 +155,7 @@ def _turbo_fields(codec: Codec, p: int) -> list[Field]:
 
 
 def residual_kept(codec: Codec) -> int:
-    """Residual numbers that ``skeleton`` keeps of a token. Rule: skeleton.page.layout"""
+    """Residual numbers that ``skeleton`` keeps of a token."""
     return min(codec.integer("res"), codec.integer("rank"))
 
 

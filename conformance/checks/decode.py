@@ -33,6 +33,7 @@ PLANES = [
     "page.byte.little-endian",
     "page.header.none",
     "skeleton.page.layout",
+    "turbo.page.layout",
     "skeleton.table.layout",
     "turbo.table.layout",
 ]

@@ -61,7 +61,8 @@ NEEDS: dict[str, set[str]] = {
     "num.level.ulp": set(),
     "num.input.device": {"cited", "test"},
 }
-TOOLS = {"cli", "model", "quality", "text"}  # tools.md: messages only
+# tools.md: messages only
+TOOLS = {"capture", "cli", "depth", "layers", "model", "quality", "stages", "text"}
 
 SPEC = spectext.rules()
 CITED, STRINGS, HEADS = tracing.code()
