@@ -38,6 +38,7 @@ def stages(
     from kakeya_fast.quality.models import load_model
     from kakeya_fast.quality.report import describe_model, describe_text, environment, write_json
     from kakeya_fast.quality.stages import check, stages_of
+    from kakeya_fast.quality.table import explicit
     from kakeya_fast.quality.texts import load_text, passages
 
     if stream not in ("k", "v"):
@@ -49,7 +50,9 @@ def stages(
     loaded = load_model(model)
     (passage,) = passages(loaded.tokens(source.text), loaded.prefix, ctx, 1)
     x = capture(loaded.model, passage.ids, [layer])[layer].stream(stream)
-    factors = query_metric(loaded, calibration)[layer] if calibration else None
+    factors = query_metric(loaded, calibration).get(layer) if calibration else None
+    if calibration and factors is None:
+        raise UsageError("cli.stages.metric", f"layer {layer} is not packed and has no metric")
     found = stages_of(x, head, codec, block=block, backend=backend, inject=inject, metric=factors)
     title = f"{loaded.name}, layer {layer}, head {head}, {'keys' if stream == 'k' else 'values'}"
     data: dict[str, Any] = {
@@ -71,7 +74,8 @@ def stages(
     if json:
         write_json(data, Path(json))
     what = f", with error {inject!r} beside" if inject else ""
-    about = f"{title}: {found.codec}, {found.blocks} blocks of {block}, ranks {found.ranks}{what}"
+    name = explicit({"k": found.codec, "v": found.codec, "page_tokens": block}).partition(" ")[0]
+    about = f"{title}: {name}, {found.blocks} blocks of {block}, ranks {found.ranks}{what}"
     show(about, stage_header(data), stage_rows(data))
     if inject:
         header = ("bits", "SNR", "SNR with it")

@@ -180,3 +180,33 @@ def _spread(
     low = [0.0 if e["low"] is None else v - cut(e["low"]) for e, v in zip(found, y, strict=True)]
     high = [0.0 if e["high"] is None else e["high"] - v for e, v in zip(found, y, strict=True)]
     return y, [[max(0.0, v) for v in low], [max(0.0, v) for v in high]]
+
+
+def draw_rates(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+    """KL against ``layer_bits``, a line per family, every point named by its ``label``."""
+    figure, (ax,) = _figure(1, 5.5, wide=9)
+    families = list(dict.fromkeys(r["label"].partition(":")[0] for r in rows))
+    for family, colour in zip(families, cycle(COLOURS)):
+        mine = [r for r in rows if r["label"].partition(":")[0] == family]
+        # A line joins the rates of a codec; with options of their own, settings stand beside it.
+        line = [r for r in mine if r["label"].count("=") == 2]
+        line.sort(key=lambda r: r["layer_bits"])
+        ax.plot(
+            [r["layer_bits"] for r in line],
+            [max(r["kl"]["mean"], FLOOR) for r in line],
+            color=colour,
+            lw=1.2,
+        )
+        y, spread = _spread([r["kl"] for r in mine], FLOOR)
+        x = [r["layer_bits"] for r in mine]
+        ax.errorbar(x, y, yerr=spread, fmt="o", ms=5, capsize=2, color=colour, label=family)
+        for row, height in zip(mine, y, strict=True):
+            label = row["label"].removeprefix(f"{family}:")
+            at = (row["layer_bits"], height)
+            ax.annotate(label, at, xytext=(5, 3), textcoords="offset points", fontsize=6)
+    ax.set_yscale("log")
+    ax.set_xlabel("true bits per element of full pages, mean over packed layers, tables included")
+    ax.set_ylabel("KL to the uncompressed cache, nats per token")
+    ax.grid(True, which="both", alpha=0.25)
+    ax.legend(fontsize=8)
+    _save(figure, title, path)

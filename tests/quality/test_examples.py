@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ("metric", "setting", "stats", "table", "texts")
+MODULES = ("depth", "layers", "setting", "stats", "table", "texts")
 
 
 @pytest.mark.parametrize("name", MODULES)
