@@ -198,11 +198,13 @@ def lattice_count(codec: Codec) -> int:
     return integer if block == 4 else integer + q * (2 * q) ** 7
 
 
-def sequence_nbytes(k: PageLayout, v: PageLayout, n: int, sinks: int, exact_bits: int) -> int:
-    """True bytes of ``n`` tokens of one layer and one KV head, both streams.
+def sequence_nbytes(
+    k: PageLayout, v: PageLayout, n: int, sinks: int, exact_bits: int, residual: int = 0
+) -> int:
+    """True bytes of ``n`` tokens of one layer and one KV head, both streams, without tables.
 
-    Full pages are packed; ``sinks`` first tokens and the unfilled tail are kept exact at
-    ``exact_bits`` bits per element.
+    Full pages are packed; ``sinks`` first tokens, the ``residual`` last ones and the unfilled
+    tail before them are kept exact at ``exact_bits`` bits per element.
 
     Rule: rate.bytes.true, rate.sequence.parts
 
@@ -212,16 +214,17 @@ def sequence_nbytes(k: PageLayout, v: PageLayout, n: int, sinks: int, exact_bits
     >>> sequence_nbytes(k, k, 4 + 32 + 1, 4, 16) == 2 * (k.nbytes + 5 * 64 * 2)
     True
     """
-    pages = max(0, n - sinks) // k.tokens
+    pages = max(0, n - sinks - residual) // k.tokens
     exact = n - pages * k.tokens
     return pages * (k.nbytes + v.nbytes) + exact * (k.head_dim + v.head_dim) * exact_bits // 8
 
 
 def sequence_bits_per_element(
-    k: PageLayout, v: PageLayout, n: int, sinks: int, exact_bits: int
+    k: PageLayout, v: PageLayout, n: int, sinks: int, exact_bits: int, residual: int = 0
 ) -> float:
-    """Effective bits per element of a sequence, sinks and tail included.
+    """Effective bits per element of a sequence; everything exact is included.
 
     Rule: rate.sequence.parts
     """
-    return 8 * sequence_nbytes(k, v, n, sinks, exact_bits) / (n * (k.head_dim + v.head_dim))
+    total = sequence_nbytes(k, v, n, sinks, exact_bits, residual)
+    return 8 * total / (n * (k.head_dim + v.head_dim))

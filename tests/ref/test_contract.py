@@ -161,6 +161,8 @@ def test_sequence_bytes_count_sinks_and_tail() -> None:
     assert sequence_nbytes(k, v, 35, 4, 16) == 35 * exact_token
     assert sequence_nbytes(k, v, 36, 4, 16) == 4 * exact_token + k.nbytes + v.nbytes
     assert sequence_nbytes(k, v, 67, 4, 16) == 35 * exact_token + k.nbytes + v.nbytes
+    assert sequence_nbytes(k, v, 67, 4, 16, 31) == 35 * exact_token + k.nbytes + v.nbytes
+    assert sequence_nbytes(k, v, 67, 4, 16, 32) == 67 * exact_token
     # Far out, sinks and tail no longer matter.
     limit = (k.bits_per_element + v.bits_per_element) / 2
     assert sequence_bits_per_element(k, v, 10**6, 4, 16) == pytest.approx(limit, rel=1e-3)

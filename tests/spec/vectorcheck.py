@@ -206,7 +206,8 @@ def _layout(case: Case) -> dict[str, Any]:
 
 def _rate(case: Case) -> dict[str, Any]:
     plan, a = layout_of(case), case["args"]
-    return {"nbytes": layout.sequence_nbytes(plan, plan, a["n"], a["sinks"], a["exact_bits"])}
+    parts = a["n"], a["sinks"], a["exact_bits"], a.get("residual", 0)
+    return {"nbytes": layout.sequence_nbytes(plan, plan, *parts)}
 
 
 def _splitmix(case: Case) -> dict[str, Any]:
