@@ -100,6 +100,52 @@ def test_quality_writes_and_prints_the_report(tiny, tmp_path):
     assert printed["protocol"]["ctx"] == 96
 
 
+def test_quality_takes_tabled_codecs_and_options_of_the_cache(tiny):
+    run = ("quality", "--model", tiny, "--ctx", 160, "--passages", 1, "--backend", "ref")
+    options = ("--residual", 32, "--exact-layers", "-1")
+    found = data(*run, "--setting", "turbo:b=2@page=32", *options, "--json", "-")
+    assert found["settings"] == ["turbo:b=2@page=32,residual=32,exact=-1"]
+    (row,) = found["summary"]
+    assert row["page_tokens"] == 32
+    assert row["page_bits"] > 2
+    table = call(*run, "--setting", "skeleton:res=2@page=48", "--k", "scalar:b=2")
+    assert table.exit_code == 0, table.output
+    assert "skeleton:res=2 page=48" in table.stdout
+    refused = call(*run, "--setting", "turbo", "--exact-layers", "x")
+    assert refused.exit_code == 2
+    assert "quality.setting.known" in refused.stderr
+
+
+@pytest.mark.parametrize(("codec", "inject"), [("turbo:b=2", "norm"), ("skeleton", "")])
+def test_stages_shows_every_stage_and_writes_its_plot(tiny, tmp_path, codec, inject):
+    run = ("stages", "--model", tiny, "--layer", 1, "--ctx", 128, "--block", 64, "--codec", codec)
+    run += ("--backend", "ref", "--inject", inject)
+    found = data(*run, "--json", "-")
+    assert found["blocks"] == 2
+    assert found["stages"][-1]["name"] == "bytes"
+    assert bool(found["injected"]) == bool(inject)
+    table = call(*run, "--plot", tmp_path / "s.png", "--json", tmp_path / "s.json")
+    assert table.exit_code == 0, table.output
+    assert all(stage["name"].split()[0] in table.stdout for stage in found["stages"])
+    assert ("SNR with it" in table.stdout) == bool(inject)
+    assert json.loads((tmp_path / "s.json").read_text())["stages"] == found["stages"]
+    assert (tmp_path / "s.png").stat().st_size > 1000
+
+
+def test_depth_and_layers_print_tables_and_write_files(tiny, tmp_path):
+    small = ("--model", tiny, "--ctx", 112, "--passages", 2, "--backend", "ref")
+    small += ("--setting", "turbo:b=2@page=32")
+    for command, extra in (("depth", ("--layers-list", "1,2")), ("layers", ("--exact", 1))):
+        out, plot = tmp_path / f"{command}.json", tmp_path / f"{command}.png"
+        table = call(command, *small, *extra, "--json", out, "--plot", plot)
+        assert table.exit_code == 0, table.output
+        stored = json.loads(out.read_text())
+        assert stored["format"] == f"kakeya-{command}/1"
+        assert all(row["name"].split()[0] in table.stdout for row in stored["summary"])
+        assert plot.stat().st_size > 1000
+        assert data(command, *small, *extra, "--json", "-")["summary"] == stored["summary"]
+
+
 def test_demo_generates_and_writes_its_files(tiny, tmp_path):
     out = tmp_path / "out"
     small = ("--ctx", 96, "--tokens", 4, "--passages", 2, "--passage-tokens", 80)
@@ -144,6 +190,14 @@ def test_conform_passes_arguments_and_exit_code_through(monkeypatch):
         (("quality", "--k", "raw", "--v", "raw", "--v", "raw"), "cli.quality.pairs"),
         (("quality", "--text", "none.txt"), "text.name.known"),
         (("quality", "--model", "none"), "model.name.known"),
+        (("quality", "--setting", "turbo@pages=1"), "quality.setting.known"),
+        (("stages", "--codec", "scalar"), "stages.codec.tabled"),
+        (("stages", "--inject", "sign"), "stages.inject.known"),
+        (("stages", "--stream", "q"), "cli.stages.stream"),
+        (("stages", "--metric", "manual"), "quality.metric.leak"),
+        (("depth", "--setting", "turbo@exact=0"), "cli.sweep.setting"),
+        (("depth", "--layers-list", "a"), "depth.count.range"),
+        (("layers", "--setting", "turbo@protocol=snapshot"), "cli.sweep.setting"),
         (("demo", "--model", "none"), "model.name.known"),
     ],
 )
