@@ -10,7 +10,7 @@ from kakeya_conformance.model import Check, Nonconforming, all_checks, check
 from kakeya_conformance.report import Report
 from kakeya_conformance.runner import run_checks
 
-SUITE_VERSION = "0.1.0"
+SUITE_VERSION = "0.2.0"
 
 __all__ = [
     "SUITE_VERSION",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 REPORT_SCHEMA = 1
 SHOWN = 12
 LINE = 300
+DRAWN = re.compile(r"^Draw \d+ \((.+?)\): (.+)$", re.MULTILINE)
 
 
 @dataclass
@@ -166,12 +168,20 @@ def area_of(check: str) -> str:
     return check.removeprefix("check_").partition("__")[0]
 
 
+def _draws(f: Failure) -> str:
+    """Names and seeds of a drawn case; its layout stands in the message."""
+    found = DRAWN.findall(f.detail.get("draws", ""))
+    return ", ".join(f"{name} {value}" for name, value in found if "Layout(" not in value)
+
+
 def _failure_lines(f: Failure) -> list[str]:
     rules = " ".join(f"[{r}]" for r in f.rules)
     # A foreign exception can be pages long; the JSON report has more of it.
     message = " ".join(f.message.split())
     short = message if len(message) <= LINE else message[:LINE] + " …"
     lines = [f"FAILED  {f.check}   {rules}   {f.case}", f"        {short}"]
+    if draws := _draws(f):
+        lines.append(f"        drawn  {draws}")
     if "got" in f.detail:
         lines += [f"        got  {f.detail['got']}", f"        want {f.detail['want']}"]
     return [*lines, f"        {f.command}"]

@@ -264,3 +264,6 @@ def test_a_failure_names_recipe_and_seed():
     assert "(recipe): 'whole_numbers'" in draws or "(recipe): 'sparse'" in draws
     assert "(tables): 'axes'" in draws or "(tables): 'transparent'" in draws
     assert "(seed of vectors): " in draws
+    shown = next(line for line in report.to_text().splitlines() if "drawn  " in line)
+    assert "recipe '" in shown
+    assert "layout" not in shown
