@@ -28,4 +28,7 @@ KAKEYA_FN void stage(u32* to, const u32* from, int count) {
       const unsigned int *tables, void *out, long long out_page, long long out_token,       \
       long long out_elem, long long n_pages, unsigned long long *status
 
-#define KAKEYA_ENTRY extern "C" __global__ void __launch_bounds__(256)
+// Registers a thread may have: 64 where a vector is one slab, so that 32 warps fit a multiprocessor;
+// more for longer vectors, rather than spill.
+#define KAKEYA_BLOCKS (kakeya::SLABS == 1 ? 4 : kakeya::SLABS == 2 ? 3 : 2)
+#define KAKEYA_ENTRY extern "C" __global__ void __launch_bounds__(256, KAKEYA_BLOCKS)

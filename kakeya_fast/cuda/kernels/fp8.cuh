@@ -13,9 +13,8 @@ KAKEYA_FN Lane<i64> codes_at(Plan p, const Team& t, const Lane<int>& token, int 
 }
 
 /// Rule: fp8.scale.up, fp8.code.round, scale.byte.zero, num.input.finite
-template <bool CHECK>
 KAKEYA_FN void fp8_encode(Plan p, const Vectors& x, const u32* table, const Pages& pages,
-                          i64 warp, u64* status) {
+                          i64 warp, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const bool rows = in_rows(p, x);
@@ -35,8 +34,8 @@ KAKEYA_FN void fp8_encode(Plan p, const Vectors& x, const u32* table, const Page
     const Lane<float> gain = mul(real(largest), real(Lane<u32>(PEAK)));
     const Lane<bool> fits = gain <= real(lookup_global<u32>(bounds, i64(254), true));
     report_input(p, t, token, t.live & !fits, largest, status);
-    if (CHECK) continue;
-    const Lane<bool> zero = !fits | (largest == 0u);
+    if (check) continue;
+    const Lane<bool> zero = (!fits) | (largest == 0u);
     const Lane<u32> byte = select<u32>(zero, 0u, count_below(bounds, gain, 127) + 1u);
     write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), byte);
     const Lane<float> scale = real(lookup_global<u32>(table + FORWARD, cast<i64>(byte), true));
@@ -62,9 +61,8 @@ KAKEYA_FN Lane<u32> nan_codes(const Lane<u32>& codes) {
 }
 
 /// Rule: fp8.decode.product, fp8.code.nan, scale.byte.zero
-template <bool CHECK>
 KAKEYA_FN void fp8_decode(Plan p, const Pages& pages, const u32* table, const Vectors& out,
-                          i64 warp, u64* status) {
+                          i64 warp, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const bool rows = in_rows(p, out);
@@ -80,7 +78,7 @@ KAKEYA_FN void fp8_decode(Plan p, const Pages& pages, const u32* table, const Ve
       read_words<2>(pages.data, codes_at(p, t, token, s), on, codes);
       const Lane<bool> bad = (nan_codes(codes[0]) | nan_codes(codes[1])) != 0u;
       report(status + 1, on & bad, vector_number(p, t, token));
-      if (CHECK) continue;
+      if (check) continue;
       Lane<float> y[8];
       KAKEYA_UNROLL
       for (int r = 0; r < 8; ++r) {

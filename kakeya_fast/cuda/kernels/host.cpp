@@ -13,46 +13,44 @@ enum Codec { RAW = 0, FP8 = 1, INT = 2, SCALAR = 3, D4 = 4, E8 = 5 };  // number
 
 alignas(16) thread_local u8 scratch[SCRATCH];
 
-template <bool CHECK>
 void encode(int codec, Plan p, const Vectors& x, const u32* tables, const Pages& pages, i64 warp,
-            u64* status) {
+            u64* status, bool check) {
   const float* codebook = reinterpret_cast<const float*>(tables + CODEBOOK);
   switch (codec) {
     case RAW:
-      return raw_encode<CHECK>(p, x, pages, warp, status);
+      return raw_encode(p, x, pages, warp, status, check);
     case FP8:
-      return fp8_encode<CHECK>(p, x, tables, pages, warp, status);
+      return fp8_encode(p, x, tables, pages, warp, status, check);
     case INT:
-      return p.channel ? int_channel_encode<CHECK>(p, x, pages, warp, scratch, status)
-                       : int_token_encode<CHECK>(p, x, pages, warp, scratch, status);
+      return p.channel ? int_channel_encode(p, x, pages, warp, scratch, status, check)
+                       : int_token_encode(p, x, pages, warp, scratch, status, check);
     case SCALAR:
-      return scalar_encode<CHECK>(p, x, tables, codebook + (1 << p.b), pages, warp, scratch,
-                                  status);
+      return scalar_encode(p, x, tables, codebook + (1 << p.b), pages, warp, scratch,
+                                  status, check);
     case D4:
-      return lattice_encode<4, CHECK>(p, x, tables, pages, warp, scratch, status);
+      return lattice_encode<4>(p, x, tables, pages, warp, scratch, status, check);
     case E8:
-      return lattice_encode<8, CHECK>(p, x, tables, pages, warp, scratch, status);
+      return lattice_encode<8>(p, x, tables, pages, warp, scratch, status, check);
   }
 }
 
-template <bool CHECK>
 void decode(int codec, Plan p, const Pages& pages, const u32* tables, const Vectors& out,
-            i64 warp, u64* status) {
+            i64 warp, u64* status, bool check) {
   const float* codebook = reinterpret_cast<const float*>(tables + CODEBOOK);
   switch (codec) {
     case RAW:
-      return raw_decode<CHECK>(p, pages, out, warp, status);
+      return raw_decode(p, pages, out, warp, status, check);
     case FP8:
-      return fp8_decode<CHECK>(p, pages, tables, out, warp, status);
+      return fp8_decode(p, pages, tables, out, warp, status, check);
     case INT:
-      return p.channel ? int_channel_decode<CHECK>(p, pages, out, warp, status)
-                       : int_token_decode<CHECK>(p, pages, out, warp, status);
+      return p.channel ? int_channel_decode(p, pages, out, warp, status, check)
+                       : int_token_decode(p, pages, out, warp, status, check);
     case SCALAR:  // every byte is a code
-      return CHECK ? void() : scalar_decode(p, pages, tables, codebook, out, warp);
+      return check ? void() : scalar_decode(p, pages, tables, codebook, out, warp);
     case D4:
-      return lattice_decode<4, CHECK>(p, pages, tables, out, warp, status);
+      return lattice_decode<4>(p, pages, tables, out, warp, status, check);
     case E8:
-      return lattice_decode<8, CHECK>(p, pages, tables, out, warp, status);
+      return lattice_decode<8>(p, pages, tables, out, warp, status, check);
   }
 }
 
@@ -68,7 +66,7 @@ extern "C" void kakeya_host_encode(int codec, int check, const Plan* plan, i64 w
   const Vectors from = {const_cast<void*>(x), x_page, x_token, x_elem};
   const Pages pages = {out, out_page, slots, n_pages};
   for (i64 warp = 0; warp < warps; ++warp) {
-    (check ? encode<true> : encode<false>)(codec, *plan, from, tables, pages, warp, status);
+    encode(codec, *plan, from, tables, pages, warp, status, check);
   }
 }
 
@@ -79,7 +77,7 @@ extern "C" void kakeya_host_decode(int codec, int check, const Plan* plan, i64 w
   const Vectors to = {out, out_page, out_token, out_elem};
   const Pages pages = {const_cast<u8*>(bodies), pages_page, slots, n_pages};
   for (i64 warp = 0; warp < warps; ++warp) {
-    (check ? decode<true> : decode<false>)(codec, *plan, pages, tables, to, warp, status);
+    decode(codec, *plan, pages, tables, to, warp, status, check);
   }
 }
 

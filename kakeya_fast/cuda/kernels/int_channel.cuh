@@ -23,9 +23,8 @@ KAKEYA_FN Team at_token(Plan p, const Team& t, int turn, Lane<int>* token) {
 }
 
 /// Rule: int.group.axis, int.range.f16, int.code.clamp, num.input.finite
-template <bool CHECK>
 KAKEYA_FN void int_channel_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp,
-                                  u8* scratch, u64* status) {
+                                  u8* scratch, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, channel_shares(p));
   if (!any(t.live)) return;
   const bool rows = in_rows(p, x);
@@ -71,11 +70,11 @@ KAKEYA_FN void int_channel_encode(Plan p, const Vectors& x, const Pages& pages, 
       lo[r / 2] = r % 2 ? lo[r / 2] | g.lo_bits << 16 : g.lo_bits;
       step[r / 2] = r % 2 ? step[r / 2] | g.step_bits << 16 : g.step_bits;
     }
-    if (CHECK) continue;
+    if (check) continue;
     write_words<4>(pages.data, channels_at(p, t, s), on, lo);
     write_words<4>(pages.data, channels_at(p, t, s) + channel_plane(p), on, step);
   }
-  if (CHECK) return;
+  if (check) return;
   for (int turn = 0; turn < turns; ++turn) {
     Lane<int> token;
     const Team now = at_token(p, t, turn, &token);
@@ -98,9 +97,8 @@ KAKEYA_FN void int_channel_encode(Plan p, const Vectors& x, const Pages& pages, 
 }
 
 /// Rule: int.decode.affine, int.params.finite
-template <bool CHECK>
 KAKEYA_FN void int_channel_decode(Plan p, const Pages& pages, const Vectors& out, i64 warp,
-                                  u64* status) {
+                                  u64* status, bool check) {
   const Team t = make_team(p, pages, warp, channel_shares(p));
   if (!any(t.live)) return;
   const bool rows = in_rows(p, out);
@@ -119,7 +117,7 @@ KAKEYA_FN void int_channel_decode(Plan p, const Pages& pages, const Vectors& out
       groups[8 * s + r] = only_if(sound(raw), raw);
     }
   }
-  if (CHECK) return;
+  if (check) return;
   const int turns = p.g < p.P ? p.g : p.P;
   for (int turn = 0; turn < turns; ++turn) {
     Lane<int> token;

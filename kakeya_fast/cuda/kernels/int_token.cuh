@@ -63,9 +63,8 @@ KAKEYA_FN Lane<i64> params_at(Plan p, const Team& t, const Lane<int>& token, int
 KAKEYA_FN constexpr i64 params_plane(Plan p) { return i64(2) * p.P * groups_of(p.D, p.g); }
 
 /// Rule: int.group.axis, int.range.f16, int.code.clamp, num.input.finite
-template <bool CHECK>
 KAKEYA_FN void int_token_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp,
-                                u8* scratch, u64* status) {
+                                u8* scratch, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const bool rows = in_rows(p, x);
@@ -94,7 +93,7 @@ KAKEYA_FN void int_token_encode(Plan p, const Vectors& x, const Pages& pages, i6
       const Group raw = make_group(p, range[s]);
       const Lane<bool> on = holds(p, t, s);
       report_input(p, t, token, on & !(fits(raw) & finite), largest, status);
-      if (CHECK) continue;
+      if (check) continue;
       const Group g = only_if(fits(raw) & finite, raw);
       const Lane<i64> at = params_at(p, t, token, s);
       const Lane<bool> first = on & (octet_of(p, t, s) % group_octets(p) == 0);
@@ -106,22 +105,21 @@ KAKEYA_FN void int_token_encode(Plan p, const Vectors& x, const Pages& pages, i6
         codes[2 * s + r / 4] |= int_code(p, y[8 * s + r], g) << (r % 4 * 8);
       }
     }
-    if (CHECK) continue;
+    if (check) continue;
     write_codes(p, t, codes, token, pages.data, 2 * params_plane(p), scratch);
   }
 }
 
 /// Rule: int.decode.affine, int.params.finite
-template <bool CHECK>
 KAKEYA_FN void int_token_decode(Plan p, const Pages& pages, const Vectors& out, i64 warp,
-                                u64* status) {
+                                u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const bool rows = in_rows(p, out);
   for (int turn = 0; turn < 8; ++turn) {
     const Lane<int> token = token_of(p, t, turn);
     Lane<u32> codes[2 * SLABS];
-    if (!CHECK) read_codes(p, t, pages.data, 2 * params_plane(p), token, codes);
+    if (!check) read_codes(p, t, pages.data, 2 * params_plane(p), token, codes);
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
       const Lane<int> octet = octet_of(p, t, s);
@@ -130,7 +128,7 @@ KAKEYA_FN void int_token_decode(Plan p, const Pages& pages, const Vectors& out, 
       const Group raw = read_group(read_small<u16>(pages.data, at, on),
                                    read_small<u16>(pages.data, at + params_plane(p), on));
       report(status + 1, on & !sound(raw), vector_number(p, t, token));
-      if (CHECK) continue;
+      if (check) continue;
       const Group g = only_if(sound(raw), raw);
       Lane<float> y[8];
       KAKEYA_UNROLL

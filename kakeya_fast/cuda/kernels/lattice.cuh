@@ -8,9 +8,9 @@
 namespace kakeya {
 
 /// Rule: d4.nearest.inside, e8.nearest.inside, e8.coset.tie, scale.rms, scale.byte.zero
-template <int N, bool CHECK>
+template <int N>
 KAKEYA_FN void lattice_encode(Plan p, const Vectors& x, const u32* table, const Pages& pages,
-                              i64 warp, u8* scratch, u64* status) {
+                              i64 warp, u8* scratch, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const Rotation rotation = make_rotation(p, t, table);
@@ -21,7 +21,7 @@ KAKEYA_FN void lattice_encode(Plan p, const Vectors& x, const u32* table, const 
   for (int turn = 0; turn < 8; ++turn) {
     Lane<float> y[8 * SLABS];
     const Scaled v = analyse(p, t, x, rows, turn, rotation, table, scratch, status, y);
-    if (CHECK) continue;
+    if (check) continue;
     const Lane<int> token = token_of(p, t, turn);
     write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), v.byte);
     KAKEYA_UNROLL
@@ -40,16 +40,16 @@ KAKEYA_FN void lattice_encode(Plan p, const Vectors& x, const u32* table, const 
       put_narrow<N>(p, turn, rest, narrow[s]);
     }
   }
-  if (CHECK) return;
+  if (check) return;
   KAKEYA_UNROLL
   for (int s = 0; s < slabs(p); ++s) write_narrow<N>(p, t, s, pages.data, narrow[s]);
   write_padding<N>(p, t, pages.data);
 }
 
 /// Rule: d4.decode.product, e8.decode.product, d4.index.range, e8.index.range, scale.byte.zero
-template <int N, bool CHECK>
+template <int N>
 KAKEYA_FN void lattice_decode(Plan p, const Pages& pages, const u32* table, const Vectors& out,
-                              i64 warp, u64* status) {
+                              i64 warp, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const Rotation rotation = make_rotation(p, t, table);
@@ -71,7 +71,7 @@ KAKEYA_FN void lattice_decode(Plan p, const Pages& pages, const u32* table, cons
       for (int f = 0; f < 8 / N; ++f) {
         const Lane<bool> bad = fields.index[f] >= points(p, N);
         report(status + 1, holds(p, t, s) & bad, vector_number(p, t, token));
-        if (CHECK) continue;
+        if (check) continue;
         Lane<float> c[N];
         unrank<N>(p, select<u64>(bad, 0, fields.index[f]), c);
         const Lane<float> scale = select<float>(bad, 0.0f, step);
@@ -82,7 +82,7 @@ KAKEYA_FN void lattice_decode(Plan p, const Pages& pages, const u32* table, cons
         }
       }
     }
-    if (CHECK) continue;
+    if (check) continue;
     if (p.vectors) rotate_back(p, t, rotation, y);
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {

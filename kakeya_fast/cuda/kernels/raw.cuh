@@ -12,8 +12,7 @@ KAKEYA_FN Lane<i64> stored_at(Plan p, const Team& t, const Lane<int>& token, int
 }
 
 /// Rule: raw.encode.nearest, raw.range, num.input.finite
-template <bool CHECK>
-KAKEYA_FN void raw_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp, u64* status) {
+KAKEYA_FN void raw_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const bool rows = in_rows(p, x);
@@ -35,7 +34,7 @@ KAKEYA_FN void raw_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp
     largest = team_most(p, largest);
     const Lane<bool> bad = most(largest, team_most(p, kept)) >= INFINITE;
     report_input(p, t, token, t.live & bad, largest, status);
-    if (CHECK) continue;
+    if (check) continue;
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
       Lane<u32>* w = stored + 8 * s;
@@ -49,8 +48,7 @@ KAKEYA_FN void raw_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp
 }
 
 /// Rule: raw.decode.exact, raw.code.finite
-template <bool CHECK>
-KAKEYA_FN void raw_decode(Plan p, const Pages& pages, const Vectors& out, i64 warp, u64* status) {
+KAKEYA_FN void raw_decode(Plan p, const Pages& pages, const Vectors& out, i64 warp, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const bool rows = in_rows(p, out);
@@ -68,7 +66,7 @@ KAKEYA_FN void raw_decode(Plan p, const Pages& pages, const Vectors& out, i64 wa
       from_words(p.stored, w, y);
       const Lane<bool> bad = largest_of(y) >= INFINITE;
       report(status + 1, on & bad, vector_number(p, t, token));
-      if (CHECK) continue;
+      if (check) continue;
       KAKEYA_UNROLL
       for (int r = 0; r < 8; ++r) y[r] = select<float>(bad, 0.0f, y[r]);
       write_octet(p, out, rows, place_of(out, t.page, token, octet), on, y);

@@ -8,7 +8,7 @@ namespace kakeya {
 // What a lane needs to know about the blocks its octets lie in.
 struct Rotation {
   Lane<float> norm[SLABS];  // constant of the octet's Hadamard block
-  Lane<u32> flips[SLABS];   // 8 bits: signs to flip
+  Lane<u32> flips;          // signs to flip, a bit for each number of the lane
 };
 
 // With K octets, the block of octet o has 2^floor(log2(o ^ K)) octets: blocks are the binary
@@ -16,19 +16,20 @@ struct Rotation {
 
 KAKEYA_FN Rotation make_rotation(Plan p, const Team& t, const u32* table) {
   Rotation r;
+  r.flips = 0u;
   KAKEYA_UNROLL
   for (int s = 0; s < slabs(p); ++s) {
     const Lane<bool> on = holds(p, t, s);
     const Lane<i64> octet = cast<i64>(octet_of(p, t, s));
     const Lane<u32> size = log2_floor(cast<u32>(octet_of(p, t, s) ^ octets(p)) | 1u);
     r.norm[s] = real(lookup_global<u32>(table + NORMS, cast<i64>(size), on));
-    r.flips[s] = read_small<u8>(table + FLIPS, octet, on);
+    r.flips |= read_small<u8>(table + FLIPS, octet, on) << (8 * s);
   }
   return r;
 }
 
-KAKEYA_FN Lane<float> flipped(const Lane<float>& x, const Lane<u32>& flips, int r) {
-  return real(bits(x) ^ ((flips << (31 - r)) & 0x80000000u));
+KAKEYA_FN Lane<float> flipped(const Lane<float>& x, const Lane<u32>& flips, int i) {
+  return real(bits(x) ^ ((flips << (31 - i)) & 0x80000000u));
 }
 
 /// Strides 1, 2, 4, ... of every block, then the block's constant.
@@ -86,7 +87,7 @@ KAKEYA_FN void transform(Plan p, const Team& t, const Rotation& rotation, Lane<f
 /// Rule: rotation.order.forward
 KAKEYA_FN void rotate(Plan p, const Team& t, const Rotation& rotation, Lane<float>* x) {
   KAKEYA_UNROLL
-  for (int i = 0; i < 8 * slabs(p); ++i) x[i] = flipped(x[i], rotation.flips[i / 8], i % 8);
+  for (int i = 0; i < 8 * slabs(p); ++i) x[i] = flipped(x[i], rotation.flips, i);
   transform(p, t, rotation, x);
 }
 
@@ -94,7 +95,7 @@ KAKEYA_FN void rotate(Plan p, const Team& t, const Rotation& rotation, Lane<floa
 KAKEYA_FN void rotate_back(Plan p, const Team& t, const Rotation& rotation, Lane<float>* x) {
   transform(p, t, rotation, x);
   KAKEYA_UNROLL
-  for (int i = 0; i < 8 * slabs(p); ++i) x[i] = flipped(x[i], rotation.flips[i / 8], i % 8);
+  for (int i = 0; i < 8 * slabs(p); ++i) x[i] = flipped(x[i], rotation.flips, i);
 }
 
 }  // namespace kakeya

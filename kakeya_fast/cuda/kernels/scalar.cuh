@@ -28,9 +28,8 @@ KAKEYA_FN void quantise(Plan p, const Lane<float>* y, const Scaled& v, const flo
 }
 
 /// Rule: scalar.code.boundary, scale.rms, num.input.finite
-template <bool CHECK>
 KAKEYA_FN void scalar_encode(Plan p, const Vectors& x, const u32* table, const float* heap,
-                             const Pages& pages, i64 warp, u8* scratch, u64* status) {
+                             const Pages& pages, i64 warp, u8* scratch, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const Rotation rotation = make_rotation(p, t, table);
@@ -38,7 +37,7 @@ KAKEYA_FN void scalar_encode(Plan p, const Vectors& x, const u32* table, const f
   for (int turn = 0; turn < 8; ++turn) {
     Lane<float> y[8 * SLABS];
     const Scaled v = analyse(p, t, x, rows, turn, rotation, table, scratch, status, y);
-    if (CHECK) continue;
+    if (check) continue;
     const Lane<int> token = token_of(p, t, turn);
     write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), v.byte);
     Lane<u32> codes[2 * SLABS];

@@ -12,7 +12,9 @@ KAKEYA_FN Lane<float> even_sum(Plan p, const Team& t, Lane<float>* a) {
   KAKEYA_UNROLL
   for (int h = slabs(p) / 2; h >= 1; h /= 2) {
     KAKEYA_UNROLL
-    for (int i = 0; i < 8 * h; ++i) a[i] = add(a[i], a[i + 8 * h]);
+    for (int i = 0; i < 4 * slabs(p); ++i) {
+      if (i < 8 * h) a[i] = add(a[i], a[i + 8 * h]);
+    }
   }
   int width = 8;  // registers still apart in a lane
   KAKEYA_UNROLL
