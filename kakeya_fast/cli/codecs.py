@@ -6,21 +6,31 @@ from itertools import product
 from typing import Any
 
 from kakeya_fast.cli.screen import Json, emit, show
-from kakeya_ref.layout import page_layout
-from kakeya_ref.registry import parse_codec, registry
+from kakeya_ref.layout import page_layout, table_layout
+from kakeya_ref.registry import parse_codec, registry, resolved, table_kind
 
 HEAD_DIMS = (64, 128)
 PAGE_TOKENS = 32
+# Of codecs with a table: what a fit would choose is the data's business, so half of all ranks.
+TABLED_TOKENS, RANK_SHARE, ENTRY = 512, 2, 4
 
 
 def codecs(as_json: Json = False) -> None:
     """List codecs: parameters, ranges, status and true bits per element of a page."""
     rows = [_row(name, entry) for name, entry in registry()["codecs"].items()]
     if as_json:
-        emit({"format": registry()["format"], "page_tokens": PAGE_TOKENS, "codecs": rows})
+        emit(
+            {
+                "format": registry()["format"],
+                "page_tokens": PAGE_TOKENS,
+                "tabled": {"page_tokens": TABLED_TOKENS, "rank": f"D/{RANK_SHARE}"},
+                "codecs": rows,
+            }
+        )
         return
     show(
-        f"Codecs, format {registry()['format']}; true bits per element, pages of {PAGE_TOKENS}",
+        f"Codecs, format {registry()['format']}; true bits per element, pages of {PAGE_TOKENS}; "
+        f"with a table, pages of {TABLED_TOKENS} at rank D/{RANK_SHARE}, the table included",
         [
             "codec",
             "status",
@@ -46,7 +56,7 @@ def _row(name: str, entry: dict[str, Any]) -> dict[str, Any]:
         dict(zip(_ends(entry), values, strict=True)) for values in product(*_ends(entry).values())
     ]
     strings = [_string(name, c) for c in corners]
-    cost = {s: page_layout(s, HEAD_DIMS[0], PAGE_TOKENS).bits_per_element for s in strings}
+    cost = {s: _bits(s, HEAD_DIMS[0]) for s in strings}
     wanted = {"default": name, "least": min(cost, key=cost.__getitem__)}
     wanted["most"] = max(cost, key=cost.__getitem__)
     return {
@@ -58,7 +68,7 @@ def _row(name: str, entry: dict[str, Any]) -> dict[str, Any]:
         "bits": {
             which: {
                 "codec": str(parse_codec(string)),
-                **{str(d): page_layout(string, d, PAGE_TOKENS).bits_per_element for d in HEAD_DIMS},
+                **{str(d): _bits(string, d) for d in HEAD_DIMS},
             }
             for which, string in wanted.items()
         },
@@ -66,12 +76,22 @@ def _row(name: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ends(entry: dict[str, Any]) -> dict[str, list[Any]]:
-    """Both ends of every range, all choices of a choice; the seed costs nothing."""
+    """Both ends of every range, all choices of a choice; the seed and what steers a fit are out."""
     return {
         n: p.get("choices") or [p["min"], p["max"]]
         for n, p in entry.get("params", {}).items()
-        if n != "seed"
+        if n not in ("seed", "rank", "out") and not p.get("fit")
     }
+
+
+def _bits(string: str, head_dim: int) -> float:
+    codec = parse_codec(string)
+    if not table_kind(codec):
+        return page_layout(codec, head_dim, PAGE_TOKENS).bits_per_element
+    codec = resolved(codec, rank=head_dim // RANK_SHARE)
+    kept = page_layout(codec, head_dim, TABLED_TOKENS).nbytes
+    kept += table_layout(codec, head_dim).nbytes + ENTRY
+    return 8 * kept / (TABLED_TOKENS * head_dim)
 
 
 def _string(name: str, values: dict[str, Any]) -> str:
