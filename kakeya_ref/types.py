@@ -47,7 +47,8 @@ class Plane:
     Attributes
     ----------
     name : str
-        ``scales``, ``values``, ``lo``, ``step`` or ``codes<width>`` / ``index<width>``.
+        As on the codec's page: ``scales``, ``lo``, ``mean``, …; parts of a split field end in
+        their width, as in ``codes2``.
     offset, nbytes : int
         Position and used length in bytes; what follows up to the next multiple of 16 is padding.
     width : int

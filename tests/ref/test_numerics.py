@@ -8,7 +8,8 @@ import scipy.linalg
 import torch
 from scipy.special import ndtr
 
-from kakeya_ref import RangeError, numerics, rotation, scaling, tables
+from kakeya_ref import RangeError, chains, numerics, rotation, scaling, tables
+from kakeya_ref.skeletons import narrow16, widen16
 
 
 @pytest.mark.parametrize("d", [8, 16, 64, 80, 96, 112, 128, 192, 256, 576])
@@ -95,3 +96,34 @@ def test_e4m3_and_bf16_agree_with_an_independent_cast() -> None:
     assert np.array_equal(numerics.round_e4m3(x), theirs.numpy())
     bf16 = torch.from_numpy(x).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
     assert np.array_equal(numerics.round_bf16(x, "raw.range"), bf16)
+
+
+@pytest.mark.parametrize(("store", "kind"), [("f16", torch.float16), ("bf16", torch.bfloat16)])
+def test_numbers_of_16_bits_agree_with_an_independent_cast(store: str, kind: torch.dtype) -> None:
+    """Rule: num.round.half-even, num.subnormal.kept"""
+    every = np.arange(2**16, dtype=np.uint16)
+    wide = widen16(every, store)
+    theirs = torch.from_numpy(every.view(np.int16)).view(kind).float().numpy()
+    np.testing.assert_array_equal(wide, theirs)
+    ladder = np.unique(wide[np.isfinite(wide)]).astype(np.float64)
+    halves = ((ladder[1:] + ladder[:-1]) / 2).astype(np.float32)
+    up = np.nextafter(halves, np.float32(np.inf))
+    x = np.concatenate([halves, up, -up, ladder.astype(np.float32), [3.4e38, np.inf, -np.inf]])
+    x = x.astype(np.float32)
+    assert np.array_equal(
+        narrow16(x, store), torch.from_numpy(x).to(kind).view(torch.uint16).numpy()
+    )
+    assert np.isnan(widen16(narrow16(np.array([np.nan], dtype=np.float32), store), store)).all()
+
+
+def test_chain_adds_in_index_order_from_plus_zero() -> None:
+    """Rule: num.chain.order"""
+    rng = np.random.default_rng(3)
+    x, rows = (rng.standard_normal((n, 40)).astype(np.float32) for n in (5, 7))
+    for i, j in np.ndindex(5, 7):
+        total = np.float32(0)
+        for a, b in zip(x[i], rows[j], strict=True):
+            total = np.float32(total + np.float32(a * b))
+        assert chains.chain(x, rows)[i, j] == total
+    zeros = chains.chain(np.full((1, 8), -0.0, dtype=np.float32), np.ones((1, 8), dtype=np.float32))
+    assert not np.signbit(zeros).any()
