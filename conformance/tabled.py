@@ -25,7 +25,7 @@ Recipe = Callable[[Skeleton, np.random.Generator, int, PageLayout], F32]
 
 def recipes_for(layout: PageLayout) -> dict[str, Recipe]:
     """Recipes that apply to this layout, all of which need tables."""
-    found: list[Recipe] = [cancelling, near_directions, whole_numbers]
+    found: list[Recipe] = [cancelling, near_directions, whole_numbers, stored_halves]
     if layout.codec.id == "turbo" and layout.codec.integer("rank") % 8 == 0:
         width = residual_width(layout.codec)
         found += [residual_integers] if width in boundaries.EXACT_DIMS else []
@@ -64,6 +64,12 @@ def whole_numbers(tables: Skeleton, rng: np.random.Generator, n: int, layout: Pa
     reach = int(rng.integers(1, 5))
     k = rng.integers(-reach, reach + 1, (n, layout.tokens, layout.head_dim))
     return (k * 2.0 ** rng.integers(-3, 5)).astype(np.float32)
+
+
+def stored_halves(tables: Skeleton, rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """Half-way between two neighbouring numbers of the stored type, as ``raw`` would store them."""
+    raw = page_layout(f"raw:dtype={layout.codec['store']}", layout.head_dim, layout.tokens)
+    return boundaries.raw_halves(rng, n, raw)
 
 
 def residual_integers(

@@ -122,6 +122,12 @@ def transparent(rng: np.random.Generator, layout: PageLayout) -> Numbers:
     }
 
 
+def single(rng: np.random.Generator, layout: PageLayout) -> Numbers:
+    """Transparent, but for centres that are all the same axis: its number becomes the length."""
+    made, rank = transparent(rng, layout), layout.codec.integer("rank")
+    return made | {"centres": made["centres"] + np.eye(rank)[rng.integers(0, rank)]}
+
+
 def axes(rng: np.random.Generator, layout: PageLayout) -> Numbers:
     """Whole numbers everywhere: nothing is rounded, so ties abound."""
     d, rank, k = layout.head_dim, layout.codec.integer("rank"), layout.codec.integer("k")
@@ -200,6 +206,7 @@ RECIPES: dict[str, Recipe] = {
         plausible,
         centred,
         transparent,
+        single,
         axes,
         repeated,
         zeros,

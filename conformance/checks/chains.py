@@ -122,6 +122,31 @@ def check_centre__what_is_stored_is_subtracted(t: Trial) -> None:
 
 
 @check(
+    rules=["num.round.half-even", "skeleton.seg.absolute", "turbo.seg.absolute"],
+    level="bits",
+    needs={"encode"},
+    over="drawn",
+    codecs=TABLED,
+)
+def check_centre__lengths_round_half_to_even(t: Trial) -> None:
+    """Lengths and residual numbers half-way between two of the stored type go to the even one."""
+    layout = t.draw_layout()
+    x, known = t.draw_input(layout, ["stored_halves"], ["single", "transparent"])
+    t.agree_encode(x, layout, known)
+
+
+@check(rules=["num.subnormal.kept"], level="bits", needs={"decode"}, codecs=TABLED)
+def check_chain__keeps_subnormals(t: Trial) -> None:
+    """Tables of subnormal numbers are read and multiplied as the numbers they are."""
+    known = given("tiny", t.seed, 1, t.layout)
+    fields = pages.random_fields(t.layout, 2, t.rng())
+    body = pages.build(t.layout, fields)
+    t.agree_decode(body, tables=known)
+    if t.layout.codec["store"] == "bf16":
+        want(bool(t.decode(body, tables=known).any()), f"{t.layout}: all was flushed to zero")
+
+
+@check(
     rules=["skeleton.value.range", "turbo.value.range"],
     level="bits",
     needs={"encode"},

@@ -13,17 +13,21 @@ from kakeya_ref.registry import codec_ids
 sys.path.insert(0, str(Path(__file__).parent))
 
 import mutants_bytes
+import mutants_chains
 import mutants_conduct
 import mutants_numbers
+import mutants_residual
 import mutants_tables
 
 # A check that names many rules would excuse any failure.
 NARROW = 10
+TABLED = (mutants_chains, mutants_residual, mutants_tables)
+MODULES = (mutants_numbers, mutants_bytes, mutants_conduct, *TABLED)
 
 
 def mutants():
     found = []
-    for module in (mutants_numbers, mutants_bytes, mutants_conduct, mutants_tables):
+    for module in MODULES:
         for item in vars(module).values():
             if isinstance(item, type) and item.__module__ == module.__name__:
                 found.append(item)
@@ -32,7 +36,8 @@ def mutants():
 
 def test_there_are_enough_mutants():
     assert len(mutants()) >= 60
-    assert sum(m.__module__ == mutants_tables.__name__ for m in mutants()) >= 16
+    names = {module.__name__ for module in TABLED}
+    assert sum(m.__module__ in names for m in mutants()) >= 16
 
 
 def accusers(mutant):
