@@ -63,8 +63,8 @@ class Scale:
 
 
 SCALES = {
-    "smollm2-135m": Scale(4, 2, 4, (1, 4, 8, 16, 30), 3, 4, (0, 5, 15, 29)),
-    "gemma3-270m": Scale(4, 1, 6, (1, 2, 3), 6, 1, (5, 11, 17)),
+    "smollm2-135m": Scale(3, 2, 4, (1, 4, 8, 16, 30), 2, 4, (0, 5, 15, 29)),
+    "gemma3-270m": Scale(3, 1, 4, (1, 2, 3), 4, 1, (5, 11, 17)),
 }
 CODECS_CTX, SWEEP_CTX, STAGES_CTX = 4096, 2048, 2048
 DEPTH = ("turbo:b=3", "turbo:b=2", f"scalar:b=3@page={PAGE}")
