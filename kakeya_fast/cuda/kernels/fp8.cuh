@@ -17,7 +17,7 @@ KAKEYA_FN void fp8_encode(Plan p, const Vectors& x, const u32* table, const Page
                           i64 warp, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
-  const bool rows = in_rows(p, x);
+  const Places from = make_places(p, t, x, t.share, shares(p));
   const u32* bounds = table + BOUNDS;
   for (int turn = 0; turn < 8; ++turn) {
     const Lane<int> token = token_of(p, t, turn);
@@ -26,7 +26,7 @@ KAKEYA_FN void fp8_encode(Plan p, const Vectors& x, const u32* table, const Page
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
       Lane<u32> w[8];
-      read_octet(p, x, rows, place_of(x, t.page, token, octet_of(p, t, s)), holds(p, t, s), w);
+      read_octet(p, from, turn, s, holds(p, t, s), w);
       from_words(p.kind, w, y + 8 * s);
       largest = most(largest, largest_of(y + 8 * s));
     }
@@ -65,14 +65,13 @@ KAKEYA_FN void fp8_decode(Plan p, const Pages& pages, const u32* table, const Ve
                           i64 warp, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
-  const bool rows = in_rows(p, out);
+  const Places to = make_places(p, t, out, t.share, shares(p));
   for (int turn = 0; turn < 8; ++turn) {
     const Lane<int> token = token_of(p, t, turn);
     const Lane<u32> byte = read_small<u8>(pages.data, t.body + cast<i64>(token), t.live);
     const Lane<float> gain = real(lookup_global<u32>(table + BACKWARD, cast<i64>(byte), true));
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
-      const Lane<int> octet = octet_of(p, t, s);
       const Lane<bool> on = holds(p, t, s);
       Lane<u32> codes[2];
       read_words<2>(pages.data, codes_at(p, t, token, s), on, codes);
@@ -86,7 +85,7 @@ KAKEYA_FN void fp8_decode(Plan p, const Pages& pages, const u32* table, const Ve
         y[r] = mul(from_e4m3(code), gain);
         y[r] = select<float>(byte == 0u, 0.0f, y[r]);
       }
-      write_octet(p, out, rows, place_of(out, t.page, token, octet), on, y);
+      write_octet(p, to, turn, s, on, y);
     }
   }
 }

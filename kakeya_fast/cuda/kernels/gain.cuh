@@ -31,17 +31,11 @@ struct Scaled {
 /// Read one vector a team, rotate it into `x` and choose its scale byte.
 ///
 /// Rule: scale.rms, scale.byte.range, scale.byte.zero, num.input.finite
-KAKEYA_FN Scaled analyse(Plan p, const Team& t, const Vectors& from, bool rows, int turn,
+KAKEYA_FN Scaled analyse(Plan p, const Team& t, const Places& from, int turn,
                          const Rotation& rotation, const u32* table, u8* scratch, u64* status,
                          Lane<float>* x) {
   const Lane<int> token = token_of(p, t, turn);
-  KAKEYA_UNROLL
-  for (int s = 0; s < slabs(p); ++s) {
-    Lane<u32> w[8];
-    read_octet(p, from, rows, place_of(from, t.page, token, octet_of(p, t, s)), holds(p, t, s), w);
-    from_words(p.kind, w, x + 8 * s);
-  }
-  rotate(p, t, rotation, x);
+  read_rotated(p, t, from, turn, rotation, x);
   Lane<float> squares[8 * SLABS];
   KAKEYA_UNROLL
   for (int i = 0; i < 8 * slabs(p); ++i) squares[i] = mul(x[i], x[i]);
@@ -58,8 +52,7 @@ KAKEYA_FN Scaled analyse(Plan p, const Team& t, const Vectors& from, bool rows, 
     for (int s = 0; s < slabs(p); ++s) {
       Lane<u32> w[8];
       Lane<float> y[8];
-      read_octet(p, from, rows, place_of(from, t.page, token, octet_of(p, t, s)),
-                 holds(p, t, s), w);
+      read_octet(p, from, turn, s, holds(p, t, s), w);
       from_words(p.kind, w, y);
       largest = most(largest, largest_of(y));
     }

@@ -27,7 +27,7 @@ KAKEYA_FN void int_channel_encode(Plan p, const Vectors& x, const Pages& pages, 
                                   u8* scratch, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, channel_shares(p));
   if (!any(t.live)) return;
-  const bool rows = in_rows(p, x);
+  const Places from = make_places(p, t, x, t.share * p.g, 1);
   const int turns = p.g < p.P ? p.g : p.P;
   Range range[8 * SLABS];
   Lane<bool> finite[SLABS];
@@ -43,7 +43,7 @@ KAKEYA_FN void int_channel_encode(Plan p, const Vectors& x, const Pages& pages, 
       const Lane<bool> on = holds(p, now, s);
       Lane<u32> w[8];
       Lane<float> y[8];
-      read_octet(p, x, rows, place_of(x, t.page, token, octet_of(p, t, s)), on, w);
+      read_octet(p, from, turn, s, on, w);
       from_words(p.kind, w, y);
       const Lane<bool> good = largest_of(y) < INFINITE;
       report(status, on & !good, vector_number(p, t, token));
@@ -83,8 +83,7 @@ KAKEYA_FN void int_channel_encode(Plan p, const Vectors& x, const Pages& pages, 
     for (int s = 0; s < slabs(p); ++s) {
       Lane<u32> w[8];
       Lane<float> y[8];
-      const Lane<i64> at = place_of(x, t.page, token, octet_of(p, t, s));
-      read_octet(p, x, rows, at, holds(p, now, s), w);
+      read_octet(p, from, turn, s, holds(p, now, s), w);
       from_words(p.kind, w, y);
       codes[2 * s] = codes[2 * s + 1] = 0u;
       KAKEYA_UNROLL
@@ -101,7 +100,7 @@ KAKEYA_FN void int_channel_decode(Plan p, const Pages& pages, const Vectors& out
                                   u64* status, bool check) {
   const Team t = make_team(p, pages, warp, channel_shares(p));
   if (!any(t.live)) return;
-  const bool rows = in_rows(p, out);
+  const Places to = make_places(p, t, out, t.share * p.g, 1);
   Group groups[8 * SLABS];
   KAKEYA_UNROLL
   for (int s = 0; s < slabs(p); ++s) {
@@ -126,11 +125,10 @@ KAKEYA_FN void int_channel_decode(Plan p, const Pages& pages, const Vectors& out
     read_codes(p, now, pages.data, 2 * channel_plane(p), token, codes);
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
-      const Lane<int> octet = octet_of(p, t, s);
       Lane<float> y[8];
       KAKEYA_UNROLL
       for (int r = 0; r < 8; ++r) y[r] = int_value(code_of(codes + 2 * s, r), groups[8 * s + r]);
-      write_octet(p, out, rows, place_of(out, t.page, token, octet), holds(p, now, s), y);
+      write_octet(p, to, turn, s, holds(p, now, s), y);
     }
   }
 }

@@ -67,7 +67,7 @@ KAKEYA_FN void int_token_encode(Plan p, const Vectors& x, const Pages& pages, i6
                                 u8* scratch, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
-  const bool rows = in_rows(p, x);
+  const Places from = make_places(p, t, x, t.share, shares(p));
   for (int turn = 0; turn < 8; ++turn) {
     const Lane<int> token = token_of(p, t, turn);
     Lane<float> y[8 * SLABS];
@@ -76,7 +76,7 @@ KAKEYA_FN void int_token_encode(Plan p, const Vectors& x, const Pages& pages, i6
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
       Lane<u32> w[8];
-      read_octet(p, x, rows, place_of(x, t.page, token, octet_of(p, t, s)), holds(p, t, s), w);
+      read_octet(p, from, turn, s, holds(p, t, s), w);
       from_words(p.kind, w, y + 8 * s);
       largest = most(largest, largest_of(y + 8 * s));
       const Range here = hull_of(y + 8 * s), none = nothing();
@@ -115,14 +115,13 @@ KAKEYA_FN void int_token_decode(Plan p, const Pages& pages, const Vectors& out, 
                                 u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
-  const bool rows = in_rows(p, out);
+  const Places to = make_places(p, t, out, t.share, shares(p));
   for (int turn = 0; turn < 8; ++turn) {
     const Lane<int> token = token_of(p, t, turn);
     Lane<u32> codes[2 * SLABS];
     if (!check) read_codes(p, t, pages.data, 2 * params_plane(p), token, codes);
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
-      const Lane<int> octet = octet_of(p, t, s);
       const Lane<bool> on = holds(p, t, s);
       const Lane<i64> at = params_at(p, t, token, s);
       const Group raw = read_group(read_small<u16>(pages.data, at, on),
@@ -133,7 +132,7 @@ KAKEYA_FN void int_token_decode(Plan p, const Pages& pages, const Vectors& out, 
       Lane<float> y[8];
       KAKEYA_UNROLL
       for (int r = 0; r < 8; ++r) y[r] = int_value(code_of(codes + 2 * s, r), g);
-      write_octet(p, out, rows, place_of(out, t.page, token, octet), on, y);
+      write_octet(p, to, turn, s, on, y);
     }
   }
 }

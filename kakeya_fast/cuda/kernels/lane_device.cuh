@@ -18,6 +18,21 @@ KAKEYA_FN float root(float a) { return __fsqrt_rn(a); }
 // `a + side * b` for side = +1 or -1: the product is exact, so one instruction rounds once.
 KAKEYA_FN float add_side(float a, float b, float side) { return __fmaf_rn(b, side, a); }
 
+// `a * b`, and +0 for a zero: the same as adding +0 to the product, unless a product other than
+// zero rounds to zero.
+KAKEYA_FN float mul_zero(float a, float b) { return __fmaf_rn(a, b, 0.0f); }
+
+// Hide where a number comes from: the compiler keeps it instead of computing it again.
+KAKEYA_FN i64 keep(i64 a) {
+  asm("" : "+l"(a));
+  return a;
+}
+
+KAKEYA_FN u32 keep(u32 a) {
+  asm("" : "+r"(a));
+  return a;
+}
+
 KAKEYA_FN u32 bits(float a) { return __float_as_uint(a); }
 KAKEYA_FN float real(u32 a) { return __uint_as_float(a); }
 KAKEYA_FN float least(float a, float b) { return fminf(a, b); }

@@ -103,6 +103,15 @@ inline Lane<float> add_side(const Lane<float>& a, const Lane<float>& b, const La
   return add(a, mul(b, side));
 }
 
+inline Lane<float> mul_zero(const Lane<float>& a, const Lane<float>& b) {
+  return add(mul(a, b), 0.0f);
+}
+
+template <class T>
+inline const Lane<T>& keep(const Lane<T>& a) {
+  return a;
+}
+
 inline Lane<int> lane_number() {
   Lane<int> c;
   for (int i = 0; i < WARP; ++i) c.of[i] = i;

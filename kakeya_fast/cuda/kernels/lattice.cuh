@@ -14,13 +14,13 @@ KAKEYA_FN void lattice_encode(Plan p, const Vectors& x, const u32* table, const 
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const Rotation rotation = make_rotation(p, t, table);
-  const bool rows = in_rows(p, x);
+  const Places from = make_places(p, t, x, t.share, shares(p));
   NarrowPlanes<N> narrow[SLABS];
   KAKEYA_UNROLL
   for (int s = 0; s < slabs(p); ++s) narrow[s] = no_bits<N>();
   for (int turn = 0; turn < 8; ++turn) {
     Lane<float> y[8 * SLABS];
-    const Scaled v = analyse(p, t, x, rows, turn, rotation, table, scratch, status, y);
+    const Scaled v = analyse(p, t, from, turn, rotation, table, scratch, status, y);
     if (check) continue;
     const Lane<int> token = token_of(p, t, turn);
     write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), v.byte);
@@ -53,7 +53,7 @@ KAKEYA_FN void lattice_decode(Plan p, const Pages& pages, const u32* table, cons
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const Rotation rotation = make_rotation(p, t, table);
-  const bool rows = in_rows(p, out);
+  const Places to = make_places(p, t, out, t.share, shares(p));
   NarrowPlanes<N> narrow[SLABS];
   KAKEYA_UNROLL
   for (int s = 0; s < slabs(p); ++s) narrow[s] = read_narrow<N>(p, t, s, pages.data);
@@ -78,17 +78,14 @@ KAKEYA_FN void lattice_decode(Plan p, const Pages& pages, const u32* table, cons
         KAKEYA_UNROLL
         for (int i = 0; i < N; ++i) {
           // +0 for a -0, and nothing else changes.
-          y[8 * s + N * f + i] = add(mul(c[i], scale), 0.0f);
+          y[8 * s + N * f + i] = mul_zero(c[i], scale);
         }
       }
     }
     if (check) continue;
     if (p.vectors) rotate_back(p, t, rotation, y);
     KAKEYA_UNROLL
-    for (int s = 0; s < slabs(p); ++s) {
-      const Lane<int> octet = octet_of(p, t, s);
-      write_octet(p, out, rows, place_of(out, t.page, token, octet), holds(p, t, s), y + 8 * s);
-    }
+    for (int s = 0; s < slabs(p); ++s) write_octet(p, to, turn, s, holds(p, t, s), y + 8 * s);
   }
 }
 

@@ -14,7 +14,7 @@ template <int N>
 KAKEYA_FN Lane<float> nearest(const Lane<float>* z, float offset, float low, float high,
                               Lane<float>* c) {
   Lane<float> sum = 0.0f, best = -2.0f, step = 0.0f;
-  Lane<int> mover = 0;
+  Lane<u32> mover = 0u;  // one bit
   KAKEYA_UNROLL
   for (int i = 0; i < N; ++i) {
     const Lane<float> w = sub(z[i], offset);
@@ -28,15 +28,15 @@ KAKEYA_FN Lane<float> nearest(const Lane<float>* z, float offset, float low, flo
     const Lane<float> f = select<float>(leaves, sub(0.0f, size), size);
     const Lane<bool> better = f > best;
     best = select<float>(better, f, best);
-    mover = select<int>(better, i, mover);
+    mover = select<u32>(better, 1u << i, mover);
     step = select<float>(better, select<float>(up != leaves, 1.0f, -1.0f), step);
   }
   const Lane<bool> odd = (bits(add(sum, ROUNDER)) & 1u) != 0u;
-  mover = select<int>(odd, mover, -1);
+  mover = select<u32>(odd, mover, 0u);
   Lane<float> squares[N];
   KAKEYA_UNROLL
   for (int i = 0; i < N; ++i) {
-    c[i] = select<float>(mover == i, add(c[i], step), c[i]);
+    c[i] = select<float>((mover & (1u << i)) != 0u, add(c[i], step), c[i]);
     const Lane<float> e = sub(sub(z[i], offset), c[i]);
     squares[i] = mul(e, e);
   }

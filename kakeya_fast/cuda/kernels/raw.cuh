@@ -15,7 +15,7 @@ KAKEYA_FN Lane<i64> stored_at(Plan p, const Team& t, const Lane<int>& token, int
 KAKEYA_FN void raw_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
-  const bool rows = in_rows(p, x);
+  const Places from = make_places(p, t, x, t.share, shares(p));
   for (int turn = 0; turn < 8; ++turn) {
     const Lane<int> token = token_of(p, t, turn);
     Lane<u32> stored[8 * SLABS];
@@ -24,7 +24,7 @@ KAKEYA_FN void raw_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp
     for (int s = 0; s < slabs(p); ++s) {
       Lane<u32> w[8];
       Lane<float> y[8];
-      read_octet(p, x, rows, place_of(x, t.page, token, octet_of(p, t, s)), holds(p, t, s), w);
+      read_octet(p, from, turn, s, holds(p, t, s), w);
       from_words(p.kind, w, y);
       largest = most(largest, largest_of(y));
       to_words(p.stored, y, stored + 8 * s);
@@ -51,12 +51,11 @@ KAKEYA_FN void raw_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp
 KAKEYA_FN void raw_decode(Plan p, const Pages& pages, const Vectors& out, i64 warp, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
-  const bool rows = in_rows(p, out);
+  const Places to = make_places(p, t, out, t.share, shares(p));
   for (int turn = 0; turn < 8; ++turn) {
     const Lane<int> token = token_of(p, t, turn);
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
-      const Lane<int> octet = octet_of(p, t, s);
       const Lane<bool> on = holds(p, t, s);
       const Lane<i64> at = stored_at(p, t, token, s);
       Lane<u32> w[8];
@@ -69,7 +68,7 @@ KAKEYA_FN void raw_decode(Plan p, const Pages& pages, const Vectors& out, i64 wa
       if (check) continue;
       KAKEYA_UNROLL
       for (int r = 0; r < 8; ++r) y[r] = select<float>(bad, 0.0f, y[r]);
-      write_octet(p, out, rows, place_of(out, t.page, token, octet), on, y);
+      write_octet(p, to, turn, s, on, y);
     }
   }
 }

@@ -5,37 +5,45 @@
 
 namespace kakeya {
 
-// What a lane needs to know about the blocks its octets lie in.
+// What a lane needs to know about the blocks its octets lie in and the signs it flips.
 struct Rotation {
-  Lane<float> norm[SLABS];  // constant of the octet's Hadamard block
-  Lane<u32> flips;          // signs to flip, a bit for each number of the lane
+  Lane<float> norm[8 * SLABS];  // constant of a number's block; negative where its sign flips
+  Lane<u32> masks[8 * SLABS];   // sign bits to flip in the words of vectors in memory
 };
 
 // With K octets, the block of octet o has 2^floor(log2(o ^ K)) octets: blocks are the binary
 // digits of K, largest first, and o ^ K keeps the digit where o first falls short of K.
 
+// Short vectors leave registers to keep all this in; for long ones it is computed when needed.
+KAKEYA_FN Lane<u32> keep_if_short(const Lane<u32>& x) { return SLABS == 1 ? keep(x) : x; }
+
 KAKEYA_FN Rotation make_rotation(Plan p, const Team& t, const u32* table) {
   Rotation r;
-  r.flips = 0u;
   KAKEYA_UNROLL
   for (int s = 0; s < slabs(p); ++s) {
     const Lane<bool> on = holds(p, t, s);
     const Lane<i64> octet = cast<i64>(octet_of(p, t, s));
     const Lane<u32> size = log2_floor(cast<u32>(octet_of(p, t, s) ^ octets(p)) | 1u);
-    r.norm[s] = real(lookup_global<u32>(table + NORMS, cast<i64>(size), on));
-    r.flips |= read_small<u8>(table + FLIPS, octet, on) << (8 * s);
+    const Lane<u32> norm = lookup_global<u32>(table + NORMS, cast<i64>(size), on);
+    const Lane<u32> flips = read_small<u8>(table + FLIPS, octet, on);
+    KAKEYA_UNROLL
+    for (int i = 0; i < 8; ++i) {
+      const Lane<u32> flip = (flips << (31 - i)) & 0x80000000u;
+      r.norm[8 * s + i] = real(keep_if_short(norm | flip));
+      if (p.kind == F32) {
+        r.masks[8 * s + i] = keep_if_short(flip);
+      } else if (i % 2) {
+        r.masks[8 * s + i / 2] = keep_if_short(((flips << (16 - i)) & 0x8000u) | flip);
+      }
+    }
   }
   return r;
 }
 
-KAKEYA_FN Lane<float> flipped(const Lane<float>& x, const Lane<u32>& flips, int i) {
-  return real(bits(x) ^ ((flips << (31 - i)) & 0x80000000u));
-}
-
-/// Strides 1, 2, 4, ... of every block, then the block's constant.
+/// Strides 1, 2, 4, ... of every block.
 ///
-/// Rule: hadamard.order.strides, hadamard.blocks.largest-first, hadamard.scale.once
-KAKEYA_FN void transform(Plan p, const Team& t, const Rotation& rotation, Lane<float>* x) {
+/// Rule: hadamard.order.strides, hadamard.blocks.largest-first
+KAKEYA_FN void butterflies(Plan p, const Team& t, Lane<float>* x) {
   KAKEYA_UNROLL
   for (int s = 0; s < slabs(p); ++s) {
     Lane<float>* y = x + 8 * s;
@@ -80,22 +88,35 @@ KAKEYA_FN void transform(Plan p, const Team& t, const Rotation& rotation, Lane<f
       }
     }
   }
-  KAKEYA_UNROLL
-  for (int i = 0; i < 8 * slabs(p); ++i) x[i] = mul(x[i], rotation.norm[i / 8]);
 }
 
-/// Rule: rotation.order.forward
-KAKEYA_FN void rotate(Plan p, const Team& t, const Rotation& rotation, Lane<float>* x) {
+/// Read the vectors of a turn and rotate them.
+///
+/// Rule: rotation.order.forward, hadamard.scale.once
+KAKEYA_FN void read_rotated(Plan p, const Team& t, const Places& from, int turn,
+                            const Rotation& rotation, Lane<float>* x) {
   KAKEYA_UNROLL
-  for (int i = 0; i < 8 * slabs(p); ++i) x[i] = flipped(x[i], rotation.flips, i);
-  transform(p, t, rotation, x);
+  for (int s = 0; s < slabs(p); ++s) {
+    Lane<u32> w[8];
+    read_octet(p, from, turn, s, holds(p, t, s), w);
+    KAKEYA_UNROLL
+    for (int r = 0; r < (p.kind == F32 ? 8 : 4); ++r) w[r] = w[r] ^ rotation.masks[8 * s + r];
+    from_words(p.kind, w, x + 8 * s);
+  }
+  butterflies(p, t, x);
+  KAKEYA_UNROLL
+  for (int i = 0; i < 8 * slabs(p); ++i) {
+    x[i] = mul(x[i], real(bits(rotation.norm[i / 8 * 8]) & 0x7fffffffu));
+  }
 }
 
-/// Rule: rotation.order.inverse
+/// Turn coefficients back. The sign rides on the constant: negating a factor negates the product.
+///
+/// Rule: rotation.order.inverse, hadamard.scale.once
 KAKEYA_FN void rotate_back(Plan p, const Team& t, const Rotation& rotation, Lane<float>* x) {
-  transform(p, t, rotation, x);
+  butterflies(p, t, x);
   KAKEYA_UNROLL
-  for (int i = 0; i < 8 * slabs(p); ++i) x[i] = flipped(x[i], rotation.flips, i);
+  for (int i = 0; i < 8 * slabs(p); ++i) x[i] = mul(x[i], rotation.norm[i]);
 }
 
 }  // namespace kakeya

@@ -33,10 +33,10 @@ KAKEYA_FN void scalar_encode(Plan p, const Vectors& x, const u32* table, const f
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const Rotation rotation = make_rotation(p, t, table);
-  const bool rows = in_rows(p, x);
+  const Places from = make_places(p, t, x, t.share, shares(p));
   for (int turn = 0; turn < 8; ++turn) {
     Lane<float> y[8 * SLABS];
-    const Scaled v = analyse(p, t, x, rows, turn, rotation, table, scratch, status, y);
+    const Scaled v = analyse(p, t, from, turn, rotation, table, scratch, status, y);
     if (check) continue;
     const Lane<int> token = token_of(p, t, turn);
     write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), v.byte);
@@ -53,7 +53,7 @@ KAKEYA_FN void scalar_decode(Plan p, const Pages& pages, const u32* table,
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const Rotation rotation = make_rotation(p, t, table);
-  const bool rows = in_rows(p, out);
+  const Places to = make_places(p, t, out, t.share, shares(p));
   for (int turn = 0; turn < 8; ++turn) {
     const Lane<int> token = token_of(p, t, turn);
     const Lane<u32> byte = read_small<u8>(pages.data, t.body + cast<i64>(token), t.live);
@@ -64,14 +64,11 @@ KAKEYA_FN void scalar_decode(Plan p, const Pages& pages, const u32* table,
     KAKEYA_UNROLL
     for (int i = 0; i < 8 * slabs(p); ++i) {
       const Lane<float> c = lookup<float>(centroids, code_of(codes + i / 8 * 2, i % 8));
-      y[i] = add(mul(c, gain), 0.0f);  // +0 for a -0, and nothing else changes
+      y[i] = mul_zero(c, gain);  // +0 for a -0, and nothing else changes
     }
     if (p.vectors) rotate_back(p, t, rotation, y);
     KAKEYA_UNROLL
-    for (int s = 0; s < slabs(p); ++s) {
-      const Lane<int> octet = octet_of(p, t, s);
-      write_octet(p, out, rows, place_of(out, t.page, token, octet), holds(p, t, s), y + 8 * s);
-    }
+    for (int s = 0; s < slabs(p); ++s) write_octet(p, to, turn, s, holds(p, t, s), y + 8 * s);
   }
 }
 

@@ -6,38 +6,49 @@
 
 namespace kakeya {
 
-/// Whether every octet is one aligned row of 16 (or 32) bytes.
-KAKEYA_FN bool in_rows(Plan p, const Vectors& x) {
+// Where the octets of a lane lie, in bytes: octet s at turn m is at first + m * turn + s * slab.
+struct Places {
+  void* data;
+  Lane<i64> first;
+  i64 turn, slab, element;
+  bool rows;  // every octet is an aligned run of 16 (or 32) bytes
+};
+
+/// Places of a team's vectors, the first at `token`, then `step` tokens on each turn.
+KAKEYA_FN Places make_places(Plan p, const Team& t, const Vectors& x, const Lane<int>& token,
+                             int step) {
   const i64 size = p.kind == F32 ? 4 : 2;
-  const i64 strides = x.page * size | x.token * size | static_cast<i64>(
-                                                           reinterpret_cast<unsigned long long>(x.data));
-  return x.element == 1 && (strides & 15) == 0;
+  const i64 page = x.page * size, row = x.token * size, element = x.element * size;
+  Places at;
+  at.data = x.data;
+  at.rows = x.element == 1 && ((page | row | reinterpret_cast<i64>(x.data)) & 15) == 0;
+  at.first = keep(t.page * page + cast<i64>(token) * row + cast<i64>(t.lane) * (8 * element));
+  at.turn = step * row;
+  at.slab = 8 * lanes(p) * element;
+  at.element = element;
+  return at;
 }
 
-KAKEYA_FN Lane<i64> place_of(const Vectors& x, const Lane<i64>& page, const Lane<int>& token,
-                             const Lane<int>& octet) {
-  return page * x.page + cast<i64>(token) * x.token + cast<i64>(octet) * (8 * x.element);
-}
-
-/// Patterns of the octet that starts at element `at`: 4 words of a 16-bit type, or 8.
-KAKEYA_FN void read_octet(Plan p, const Vectors& x, bool rows, const Lane<i64>& at,
-                          const Lane<bool>& on, Lane<u32>* w) {
+/// Patterns of an octet: 4 words of a 16-bit type, or 8.
+KAKEYA_FN void read_octet(Plan p, const Places& x, int turn, int s, const Lane<bool>& on,
+                          Lane<u32>* w) {
+  const Lane<i64> at = x.first + (turn * x.turn + s * x.slab);
   if (p.kind == F32) {
-    if (rows) {
-      read_words<4>(x.data, at * i64(4), on, w);
-      read_words<4>(x.data, at * i64(4) + i64(16), on, w + 4);
+    if (x.rows) {
+      read_words<4>(x.data, at, on, w);
+      read_words<4>(x.data, at + i64(16), on, w + 4);
     } else {
       KAKEYA_UNROLL
-      for (int r = 0; r < 8; ++r) read_words<1>(x.data, (at + r * x.element) * i64(4), on, w + r);
+      for (int r = 0; r < 8; ++r) read_words<1>(x.data, at + r * x.element, on, w + r);
     }
-  } else if (rows) {
-    read_words<4>(x.data, at * i64(2), on, w);
+  } else if (x.rows) {
+    read_words<4>(x.data, at, on, w);
   } else {
     KAKEYA_UNROLL
     for (int r = 0; r < 4; ++r) {
-      const Lane<i64> first = at + 2 * r * x.element;
-      w[r] = read_small<u16>(x.data, first * i64(2), on) |
-             read_small<u16>(x.data, (first + x.element) * i64(2), on) << 16;
+      const Lane<i64> low = at + 2 * r * x.element;
+      w[r] = read_small<u16>(x.data, low, on) |
+             read_small<u16>(x.data, low + x.element, on) << 16;
     }
   }
 }
@@ -58,26 +69,25 @@ KAKEYA_FN void to_words(int kind, const Lane<float>* x, Lane<u32>* w) {
 }
 
 /// Round an octet to the type of `out` and write it.
-KAKEYA_FN void write_octet(Plan p, const Vectors& out, bool rows, const Lane<i64>& at,
-                           const Lane<bool>& on, const Lane<float>* x) {
+KAKEYA_FN void write_octet(Plan p, const Places& out, int turn, int s, const Lane<bool>& on,
+                           const Lane<float>* x) {
+  const Lane<i64> at = out.first + (turn * out.turn + s * out.slab);
   Lane<u32> w[8];
   to_words(p.kind, x, w);
   if (p.kind == F32) {
-    if (rows) {
-      write_words<4>(out.data, at * i64(4), on, w);
-      write_words<4>(out.data, at * i64(4) + i64(16), on, w + 4);
+    if (out.rows) {
+      write_words<4>(out.data, at, on, w);
+      write_words<4>(out.data, at + i64(16), on, w + 4);
     } else {
       KAKEYA_UNROLL
-      for (int r = 0; r < 8; ++r) {
-        write_words<1>(out.data, (at + r * out.element) * i64(4), on, w + r);
-      }
+      for (int r = 0; r < 8; ++r) write_words<1>(out.data, at + r * out.element, on, w + r);
     }
-  } else if (rows) {
-    write_words<4>(out.data, at * i64(2), on, w);
+  } else if (out.rows) {
+    write_words<4>(out.data, at, on, w);
   } else {
     KAKEYA_UNROLL
     for (int r = 0; r < 8; ++r) {
-      write_small<u16>(out.data, (at + r * out.element) * i64(2), on, w[r / 2] >> (r % 2 * 16));
+      write_small<u16>(out.data, at + r * out.element, on, w[r / 2] >> (r % 2 * 16));
     }
   }
 }
