@@ -11,7 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from kakeya_fast.quality.models import Loaded, load_model
 from kakeya_fast.quality.protocol import Options
 from kakeya_fast.quality.report import describe_model, describe_text, environment, write_json
 from kakeya_fast.quality.run import run, steps
-from kakeya_fast.quality.setting import Setting, ranges
+from kakeya_fast.quality.setting import Setting
 from kakeya_fast.quality.stages import stages_of
 from kakeya_fast.quality.texts import load_text, passages
 
@@ -78,8 +78,9 @@ def codecs(loaded: Loaded, args: Any) -> dict[str, Any]:
     settings = [Setting.parse(f"{codec}@page={PAGE}") for codec in PLAIN]
     settings += [Setting.parse(text) for text in TABLED]
     full = full_layers(loaded.model)
-    ends = ranges((*full[: scale.boundary], *full[-scale.boundary :]))
-    settings += [Setting.parse(f"{t}{',' if '@' in t else '@'}exact={ends}") for t in BOUNDED]
+    ends = (*full[: scale.boundary], *full[len(full) - scale.boundary :])
+    settings += [replace(Setting.parse(text), exact=ends) for text in BOUNDED]
+    settings = list(dict.fromkeys(settings))
     count, out = args.passages or scale.codecs_passages, path("codecs", loaded.name)
     total = steps(CODECS_CTX, count, len(settings), Options())
     report = run(
