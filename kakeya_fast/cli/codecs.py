@@ -6,13 +6,14 @@ from itertools import product
 from typing import Any
 
 from kakeya_fast.cli.screen import Json, emit, show
-from kakeya_ref.layout import page_layout, table_layout
+from kakeya_fast.cli.tablebytes import TABLED_PAGE, table_nbytes
+from kakeya_ref.layout import page_layout
 from kakeya_ref.registry import parse_codec, registry, resolved, table_kind
 
 HEAD_DIMS = (64, 128)
 PAGE_TOKENS = 32
 # Of codecs with a table: what a fit would choose is the data's business, so half of all ranks.
-TABLED_TOKENS, RANK_SHARE, ENTRY = 512, 2, 4
+RANK_SHARE = 2
 
 
 def codecs(as_json: Json = False) -> None:
@@ -23,14 +24,14 @@ def codecs(as_json: Json = False) -> None:
             {
                 "format": registry()["format"],
                 "page_tokens": PAGE_TOKENS,
-                "tabled": {"page_tokens": TABLED_TOKENS, "rank": f"D/{RANK_SHARE}"},
+                "tabled": {"page_tokens": TABLED_PAGE, "rank": f"D/{RANK_SHARE}"},
                 "codecs": rows,
             }
         )
         return
     show(
         f"Codecs, format {registry()['format']}; true bits per element, pages of {PAGE_TOKENS}; "
-        f"with a table, pages of {TABLED_TOKENS} at rank D/{RANK_SHARE}, the table included",
+        f"with a table, pages of {TABLED_PAGE} at rank D/{RANK_SHARE}, the table included",
         [
             "codec",
             "status",
@@ -89,9 +90,8 @@ def _bits(string: str, head_dim: int) -> float:
     if not table_kind(codec):
         return page_layout(codec, head_dim, PAGE_TOKENS).bits_per_element
     codec = resolved(codec, rank=head_dim // RANK_SHARE)
-    kept = page_layout(codec, head_dim, TABLED_TOKENS).nbytes
-    kept += table_layout(codec, head_dim).nbytes + ENTRY
-    return 8 * kept / (TABLED_TOKENS * head_dim)
+    layout = page_layout(codec, head_dim, TABLED_PAGE)
+    return 8 * (layout.nbytes + table_nbytes(layout)) / (TABLED_PAGE * head_dim)
 
 
 def _string(name: str, values: dict[str, Any]) -> str:

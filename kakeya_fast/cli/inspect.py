@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from kakeya_fast.cli.screen import Json, emit, show
+from kakeya_fast.cli.tablebytes import table_nbytes, usual_page
 from kakeya_ref.errors import UsageError
-from kakeya_ref.layout import page_layout, sequence_bits_per_element, sequence_nbytes
+from kakeya_ref.layout import page_layout, sequence_nbytes
 from kakeya_ref.types import PageLayout
 
 
@@ -17,7 +18,9 @@ def inspect(
     codec: Annotated[str, typer.Argument(help="Codec string of keys, e.g. e8:q=10.")] = "scalar",
     v: Annotated[str | None, typer.Option("--v", help="Codec of values; default as keys.")] = None,
     head_dim: Annotated[int, typer.Option(help="Numbers of a vector, D.")] = 64,
-    page_tokens: Annotated[int, typer.Option(help="Tokens of a page, P.")] = 32,
+    page_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of a page, P; default 32, with tables 512.")
+    ] = None,
     tokens: Annotated[int | None, typer.Option(help="Also: bytes of a sequence this long.")] = None,
     sinks: Annotated[int, typer.Option(help="First tokens kept exact.")] = 4,
     exact_bits: Annotated[int, typer.Option(help="Bits of an exact element.")] = 16,
@@ -32,18 +35,22 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show where every byte of a page, a sequence or a model's cache goes."""
-    key = page_layout(codec, head_dim, page_tokens)
-    value = page_layout(v or codec, head_dim, page_tokens)
+    size = page_tokens or usual_page(codec, v or codec)
+    key, value = (page_layout(text, head_dim, size) for text in (codec, v or codec))
     result: dict[str, Any]
     if model is not None:
         from kakeya_fast.cli.modelbytes import model_bytes
 
-        result = model_bytes(model, str(key.codec), str(value.codec), page_tokens, sinks, ctx)
+        result = model_bytes(model, str(key.codec), str(value.codec), size, sinks, ctx)
         if not as_json:
             _show_model(result)
     elif hex is not None or file is not None:
         from kakeya_fast.cli.pagebytes import describe
 
+        if table_nbytes(key):
+            raise UsageError(
+                "codec.table.given", f"pages of {key.codec} mean nothing without tables"
+            )
         result = describe(_body(hex, file), key)
         if not as_json:
             _show_contents(result, key)
@@ -98,17 +105,19 @@ def _sequence(k: PageLayout, v: PageLayout, n: int, sinks: int, exact_bits: int)
         raise UsageError(
             "cli.inspect.input", "want --tokens 1 or more, --sinks 0 or more, --exact-bits 16 or 32"
         )
-    total = sequence_nbytes(k, v, n, sinks, exact_bits)
     pages = max(0, n - sinks) // k.tokens
+    tables = pages * (table_nbytes(k) + table_nbytes(v))
+    total = sequence_nbytes(k, v, n, sinks, exact_bits) + tables
     return {
         "tokens": n,
         "sinks": sinks,
         "exact_bits": exact_bits,
         "pages": pages,
         "page_bytes": pages * (k.nbytes + v.nbytes),
-        "exact_bytes": total - pages * (k.nbytes + v.nbytes),
+        "table_bytes": tables,
+        "exact_bytes": total - tables - pages * (k.nbytes + v.nbytes),
         "true_bytes": total,
-        "bits_per_element": sequence_bits_per_element(k, v, n, sinks, exact_bits),
+        "bits_per_element": 8 * total / (n * (k.head_dim + v.head_dim)),
         "ratio_vs_bf16": 2 * n * (k.head_dim + v.head_dim) / total,
     }
 
@@ -136,6 +145,7 @@ def _show_layouts(result: dict[str, Any]) -> None:
             ["part", "bytes"],
             [
                 (f"{s['pages']} pages", f"{s['page_bytes']:,}"),
+                *([("tables", f"{s['table_bytes']:,}")] if s["table_bytes"] else []),
                 (f"sinks and unfilled page, {s['exact_bits']} bits", f"{s['exact_bytes']:,}"),
                 ("all", f"{s['true_bytes']:,}"),
                 ("bits per element", f"{s['bits_per_element']:.3f}"),
@@ -172,7 +182,7 @@ def _show_model(result: dict[str, Any]) -> None:
                 str(r["layers"]),
                 f"{r['bytes'] / 1e6:.3f}",
                 f"{r['bf16_bytes'] / 1e6:.3f}",
-                f"{r['bf16_bytes'] / r['bytes']:.2f}x",
+                f"{r['bf16_bytes'] / r['bytes']:.2f}x" if r["bf16_bytes"] else "–",
             )
             for r in result["parts"]
         ],

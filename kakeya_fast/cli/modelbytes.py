@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kakeya_fast.cli.tablebytes import table_nbytes
 from kakeya_fast.quality.models import resolve_model
 from kakeya_ref.errors import UsageError
 from kakeya_ref.layout import page_layout, sequence_nbytes
@@ -41,10 +42,12 @@ def model_bytes(
     total = full * heads * sequence_nbytes(key, value, ctx, sinks, BF16)
     pages = max(0, ctx - sinks) // page_tokens
     packed = full * heads * pages * (key.nbytes + value.nbytes)
+    tables = full * heads * pages * (table_nbytes(key) + table_nbytes(value))
     token = heads * 2 * d * BF16 // 8
     window = min(ctx, getattr(config, "sliding_window", None) or ctx)
     rows = [
         ("pages", full, packed, full * pages * page_tokens * token),
+        ("tables of pages", full, tables, 0),
         ("sinks and unfilled page", full, total - packed, total - packed),
         ("sliding windows, not packed", sliding, *[sliding * window * token] * 2),
     ]

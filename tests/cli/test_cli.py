@@ -49,6 +49,19 @@ def test_inspect_shows_planes_of_both_streams_and_a_sequence():
     assert "against bf16" in table.stdout
 
 
+def test_inspect_counts_tables():
+    from kakeya_ref.layout import table_layout
+
+    found = data("inspect", "turbo:rank=40", "--tokens", "1100", "--json")
+    table = table_layout("turbo:rank=40", 64).nbytes + 4
+    assert found["layout"]["tokens"] == 512
+    assert found["sequence"]["table_bytes"] == 2 * 2 * table
+    assert found["sequence"]["true_bytes"] == sum(
+        found["sequence"][f"{part}_bytes"] for part in ("page", "table", "exact")
+    )
+    assert "tables" in call("inspect", "turbo:rank=40", "--tokens", "1100").stdout
+
+
 @pytest.mark.parametrize("codec", ["raw:dtype=bf16", "fp8", "int:b=3,g=8", "scalar:b=3", "e8:q=3"])
 def test_inspect_reads_page_bytes(codec, tmp_path):
     layout = page_layout(codec, 64, 16)
@@ -180,6 +193,8 @@ def test_conform_passes_arguments_and_exit_code_through(monkeypatch):
     ("args", "rule"),
     [
         (("inspect", "nope"), "codec.string.known"),
+        (("inspect", "turbo"), "codec.fit.resolved"),
+        (("inspect", "turbo:rank=8", "--hex", "00"), "codec.table.given"),
         (("inspect", "scalar:b=9"), "codec.params.range"),
         (("inspect", "scalar", "--head-dim", "60"), "page.head-dim.multiple-of-8"),
         (("inspect", "scalar", "--hex", "00"), "page.length.exact"),
