@@ -23,6 +23,10 @@ class TooLarge(Exception):
     """A row does not fit into the memory of the device."""
 
 
+class Differs(Exception):
+    """Other bytes or numbers than the reference's: there is nothing worth timing."""
+
+
 def measure(backend: Any, row: Row, flush: Flush, seconds: float) -> dict[str, Any]:
     """One row: judged first, then timed.
 
@@ -34,7 +38,7 @@ def measure(backend: Any, row: Row, flush: Flush, seconds: float) -> dict[str, A
 
     Raises
     ------
-    TooLarge
+    TooLarge, Differs
     """
     device, dtype = backend.device, DTYPES[DTYPE]
     layout = page_layout(row.codec, row.head_dim, TOKENS)
@@ -47,7 +51,7 @@ def measure(backend: Any, row: Row, flush: Flush, seconds: float) -> dict[str, A
     x.normal_(generator=generator)
     # Poisoned: a byte that is not written must show.
     y, pool = torch.full_like(x, float("nan")), x.new_full((pages, layout.nbytes), 0xA5).byte()
-    slots = torch.arange(pages, device=device)
+    slots = torch.randperm(pages, device=device, generator=generator)
     status = backend.new_status()
     backend.prepare(layout, dtype)
 
@@ -59,7 +63,7 @@ def measure(backend: Any, row: Row, flush: Flush, seconds: float) -> dict[str, A
 
     encode()
     decode()
-    judge(x, pool, y, layout)
+    judge(x, pool, slots, y, layout)
     z = torch.empty_like(x)
     spreads = race(
         {"copy": lambda: z.copy_(x), "encode": encode, "decode": decode},
@@ -85,20 +89,20 @@ def measure(backend: Any, row: Row, flush: Flush, seconds: float) -> dict[str, A
     }
 
 
-def judge(x: Tensor, pool: Tensor, y: Tensor, layout: PageLayout) -> None:
+def judge(x: Tensor, pool: Tensor, slots: Tensor, y: Tensor, layout: PageLayout) -> None:
     """Stop unless some of the pages are the reference's, byte for byte and bit for bit.
 
     Raises
     ------
-    SystemExit
+    Differs
     """
-    some = torch.linspace(0, len(x) - 1, min(JUDGED, len(x))).long().unique()
+    some = torch.linspace(0, len(x) - 1, min(JUDGED, len(x))).long().unique().to(x.device)
     reference = ReferenceBackend()
     want = torch.from_numpy(reference.encode(x[some].float().cpu().numpy(), layout))
     back = torch.from_numpy(reference.decode(want.numpy(), layout)).to(y.dtype)
-    if not torch.equal(pool[some].cpu(), want):
-        raise SystemExit(f"other bytes than the reference: {layout}; not timed")
+    if not torch.equal(pool[slots[some]].cpu(), want):
+        raise Differs(f"{layout}: other bytes than the reference")
     if not torch.equal(y[some].cpu().view(torch.int16), back.view(torch.int16)):
-        raise SystemExit(f"other numbers than the reference: {layout}; not timed")
+        raise Differs(f"{layout}: other numbers than the reference")
     if bool(y.isnan().any()):
-        raise SystemExit(f"numbers that were never written: {layout}; not timed")
+        raise Differs(f"{layout}: numbers that were never written")

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_plan import CODECS, STEP, TOKENS
+from benchmarks.gpu_bandwidth import Differs
+from benchmarks.gpu_plan import STEP, TOKENS
 from benchmarks.gpu_timing import Flush, race, spread
 from kakeya_ref.layout import page_layout
 from kakeya_ref.types import PageLayout
@@ -46,7 +47,7 @@ def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str,
     graph.replay()
     torch.cuda.synchronize(device)
     if not torch.equal(pool, want):
-        raise SystemExit(f"a replayed graph writes other bytes: {layout}; not timed")
+        raise Differs(f"{layout}: a replayed graph writes other bytes")
     judge(backend, x, layout, pool, slots)
     times = race({"graph": graph.replay}, flush, min_seconds=seconds, min_samples=10)
     eager = spread([_wall(step) for _ in range(20)])
@@ -80,16 +81,11 @@ def judge(backend: Any, x: Tensor, layout: PageLayout, pool: Tensor, slots: Tens
 
     Raises
     ------
-    SystemExit
+    Differs
     """
     for vectors, where in zip(x[::31], slots[::31], strict=True):
         if not torch.equal(pool[where], backend.encode_tensor(vectors, layout)):
-            raise SystemExit(f"a graph writes other bytes than a checked call: {layout}; not timed")
-
-
-def measure_all(backend: Any, flush: Flush, seconds: float) -> list[dict[str, Any]]:
-    """One row for each codec."""
-    return [measure(backend, codec, flush, seconds) for codec in CODECS]
+            raise Differs(f"{layout}: a graph writes other bytes than a checked call")
 
 
 def _wall(step: Callable[[], None]) -> float:

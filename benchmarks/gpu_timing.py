@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.timing import Spread
 
-FALLBACK_L2 = 128 << 20
+LEAST = 512 << 20  # a few hundred microseconds: longer than the host takes to queue a call
 
 
 class Flush:
@@ -21,8 +21,8 @@ class Flush:
     """
 
     def __init__(self, device: torch.device) -> None:
-        l2 = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0) or FALLBACK_L2
-        self.buffer = torch.empty(4 * l2, dtype=torch.uint8, device=device)
+        l2 = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)
+        self.buffer = torch.empty(max(4 * l2, LEAST), dtype=torch.uint8, device=device)
 
     def __call__(self) -> None:
         self.buffer.zero_()

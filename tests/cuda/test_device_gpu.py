@@ -76,7 +76,7 @@ def test_bytes_and_numbers_are_the_references(cuda, codec, d) -> None:
             assert torch.equal(bits(y), bits(numbers(body, layout, dtype, basis)))
 
 
-@pytest.mark.parametrize("scale", [2.0**-140, 2.0**-70, 1e-3, 3e4])
+@pytest.mark.parametrize("scale", [2.0**-140, 2.0**-70, 1e-3, 1e4])
 @pytest.mark.parametrize("codec", CODECS)
 def test_magnitudes_and_subnormals(cuda, codec, scale) -> None:
     """Rule: num.subnormal.kept"""
