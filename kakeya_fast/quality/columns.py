@@ -58,7 +58,7 @@ def sweep_rows(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
             row["name"],
-            row["codec"],
+            row["label"],
             row["protocol"],
             str(row["page_tokens"]),
             "–" if row["page_bits"] is None else f"{row['page_bits']:.2f}",
@@ -75,7 +75,7 @@ def sum_rows(sums: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """A row for every codec and protocol of a layers report."""
     return [
         (
-            row["codec"],
+            row["label"],
             row["protocol"],
             interval(row["singles"]["kl"], "{:.3g}"),
             interval(row["together"]["kl"], "{:.3g}"),

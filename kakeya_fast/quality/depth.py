@@ -18,6 +18,7 @@ from kakeya_fast.quality.protocol import DEFAULTS, PARTS, Options
 from kakeya_fast.quality.report import write_json
 from kakeya_fast.quality.run import run
 from kakeya_fast.quality.setting import Protocol, Setting
+from kakeya_fast.quality.table import explicit
 from kakeya_fast.quality.texts import Text
 from kakeya_ref.errors import UsageError
 
@@ -55,7 +56,7 @@ def depth_arms(
             # One coded layer sees clean keys and values anyway: both protocols are one.
             replace(setting, exact=tuple(full[k:]), protocol=how if k > 1 else "inforward"),
             f"first {k}",
-            {"codec": str(replace(setting, exact=())), "coded": k, "protocol": how},
+            {**named(setting), "protocol": how, "coded": k},
         )
         for setting in settings
         for how in protocols(protocol)
@@ -134,6 +135,13 @@ def measure(
         for arm in arms
     ]
     return data
+
+
+def named(setting: Setting) -> dict[str, str]:
+    """A setting without the layers that are swept: its string, and how it is shown."""
+    bare = replace(setting, exact=(), protocol="inforward")
+    row = {"k": bare.k, "v": bare.v, "setting": str(bare), "page_tokens": bare.page_tokens(0)}
+    return {"codec": str(bare), "label": explicit(row)}
 
 
 def doubling(layers: int) -> list[int]:

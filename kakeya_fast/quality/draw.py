@@ -74,7 +74,7 @@ def draw_depth(data: dict[str, Any], title: str, path: Path) -> None:
             "ms": 4,
             "lw": 1.2,
             "capsize": 2,
-            "label": f"{codec}, {how}",
+            "label": f"{mine[0]['label']}, {how}",
         }
         _line(left, x, [r["kl"] for r in mine], style, FLOOR)
         _line(right, x, [r["dppl_percent"] for r in mine], style, None)
@@ -111,7 +111,7 @@ def draw_layers(data: dict[str, Any], title: str, path: Path) -> None:
         _bars(right, [r["name"] for r in others], [r["kl"] for r in others])
         right.tick_params(axis="x", labelrotation=20)
         for ax in (left, right):
-            ax.set_title(", ".join(key), fontsize=9)
+            ax.set_title(f"{group['label']}, {group['protocol']}", fontsize=9)
             ax.set_ylabel("KL, nats per token")
     _save(figure, title, path)
 

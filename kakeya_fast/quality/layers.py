@@ -14,7 +14,7 @@ from typing import Any
 
 from kakeya_fast.quality import stats
 from kakeya_fast.quality.capture import full_layers
-from kakeya_fast.quality.depth import Arm, measure, protocols
+from kakeya_fast.quality.depth import Arm, measure, named, protocols
 from kakeya_fast.quality.models import Loaded
 from kakeya_fast.quality.protocol import DEFAULTS, Options
 from kakeya_fast.quality.report import write_json
@@ -81,12 +81,11 @@ def single_arms(settings: Sequence[Setting], full: Sequence[int], protocol: str)
     found = []
     for setting in settings:
         for how in protocols(protocol):
-            codec = str(replace(setting, exact=()))
             for coded in [*((i,) for i in full), tuple(full)]:
                 kept = tuple(i for i in full if i not in coded)
                 alone = len(coded) == 1 < len(full)
                 name, kind = (f"layer {coded[0]}", "single") if alone else ("all", "all")
-                facts = {"codec": codec, "protocol": how, "kind": kind, "coded": list(coded)}
+                facts = {**named(setting), "protocol": how, "kind": kind, "coded": list(coded)}
                 # One coded layer sees clean keys and values anyway: both protocols are one.
                 as_run = "inforward" if len(coded) == 1 else how
                 found.append(Arm(replace(setting, exact=kept, protocol=as_run), name, facts))
@@ -104,7 +103,7 @@ def choice_arms(
     found = []
     for setting in settings:
         for how in protocols(protocol):
-            codec = str(replace(setting, exact=()))
+            codec = named(setting)["codec"]
             mine = [r for r in rows if (r["codec"], r["protocol"]) == (codec, how)]
             choices = {
                 "advised": advice(mine, exact),
@@ -113,7 +112,7 @@ def choice_arms(
                 "last": tuple(full[len(full) - exact :]),
             }
             for why, kept in choices.items():
-                facts = {"codec": codec, "protocol": how, "kind": "choice", "exact": list(kept)}
+                facts = {**named(setting), "protocol": how, "kind": "choice", "exact": list(kept)}
                 name = f"all but {ranges(kept)} ({why})"
                 found.append(Arm(replace(setting, exact=kept, protocol=how), name, facts))
     return found
@@ -165,6 +164,7 @@ def sums(data: dict[str, Any]) -> list[dict[str, Any]]:
         found.append(
             {
                 "codec": codec,
+                "label": together["label"],
                 "protocol": how,
                 "singles": added,
                 "together": {what: together[what] for what in ("kl", "dnll")},

@@ -49,7 +49,7 @@ def test_every_part_measures_writes_and_renders(results, monkeypatch):
     table = (results / "codecs-tiny-llama.md").read_text()
     assert "skeleton:res=8 page=512 residual=256" in table
     depth = (results / "depth-tiny-llama.md").read_text()
-    assert "first 2 | turbo | snapshot" in depth
+    assert "first 2 | turbo:b=3 page=512 | snapshot" in depth
     # Rendering alone measures nothing and changes nothing but the pictures and tables.
     before = {p.name: p.read_bytes() for p in results.glob("*.md")}
     run(monkeypatch, "depth", "codecs", "--render")
