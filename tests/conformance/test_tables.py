@@ -142,7 +142,7 @@ def test_outliers_tie():
 
 def test_a_recipe_applies_where_its_width_does():
     names = tabled.recipes_for(page_layout("turbo:rank=21", 64, 16))
-    assert set(names) == {"cancelling", "near_directions", "whole_numbers"}
+    assert not [name for name in names if name.startswith("residual")]
     assert "residual_sums" in tabled.recipes_for(page_layout("turbo:rank=80", 80, 16))
 
 
