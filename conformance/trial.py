@@ -79,16 +79,10 @@ class Trial:
             return None
         return table_recipes.given(recipe, self.seed, n, layout)
 
-    def some(
-        self,
-        recipe: str = "gaussian",
-        n: int = 2,
-        layout: PageLayout | None = None,
-        tables: Skeleton | None = None,
-    ) -> F32:
-        """Vectors (n, P, D) from a named recipe; ``tables`` are those that it aims at."""
+    def some(self, recipe: str = "gaussian", n: int = 2, layout: PageLayout | None = None) -> F32:
+        """Vectors (n, P, D) from a named recipe."""
         layout = layout or self.layout
-        known = tables or self.tables(layout=layout)
+        known = self.tables(layout=layout)
         return recipes.recipes_for(layout, known)[recipe](self.rng(recipe), n, layout)
 
     def draw(self, strategy: st.SearchStrategy[Any], label: str) -> Any:
