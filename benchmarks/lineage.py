@@ -20,7 +20,7 @@ import torch
 from benchmarks import lineage_render
 from kakeya_fast.quality.capture import capture, full_layers
 from kakeya_fast.quality.depth import depth, depth_arms
-from kakeya_fast.quality.layers import arms_count, layers
+from kakeya_fast.quality.layers import layers, most_steps
 from kakeya_fast.quality.models import Loaded, load_model
 from kakeya_fast.quality.protocol import Options
 from kakeya_fast.quality.report import describe_model, describe_text, environment, write_json
@@ -123,7 +123,7 @@ def sensitivity(loaded: Loaded, args: Any) -> dict[str, Any]:
     scale, settings = SCALES[loaded.name], [Setting.parse(t) for t in LAYERS]
     count, out = args.passages or scale.layers_passages, path("layers", loaded.name)
     full = len(full_layers(loaded.model))
-    total = arms_count(len(settings), full, "both", scale.exact)
+    total = most_steps(len(settings), full, "both", scale.exact, SWEEP_CTX, count, Options())
     return layers(
         loaded,
         load_text(TEXT),
@@ -134,7 +134,7 @@ def sensitivity(loaded: Loaded, args: Any) -> dict[str, Any]:
         passages=count,
         out=out,
         any_commit=args.any_commit,
-        step=counter(out.stem, steps(SWEEP_CTX, count, total, Options())),
+        step=counter(out.stem, total),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kakeya_fast.quality.columns import (
-    STAR,
+    DAGGER,
     SUMS,
     SWEEP,
     bits_rows,
@@ -26,7 +26,7 @@ CODECS = (
     "setting",
     "page bits",
     "layer bits",
-    "held bits*",
+    "held bits†",
     "ΔPPL % [95 %]",
     "KL [95 %]",
     "top-1 %",
@@ -84,7 +84,7 @@ def _depth(data: dict[str, Any], path: Path) -> list[str]:
         "",
         lines(SWEEP, sweep_rows(data["summary"])),
         "",
-        STAR + ".",
+        DAGGER + ".",
         "",
     ]
 
@@ -101,7 +101,7 @@ def _layers(data: dict[str, Any], path: Path) -> list[str]:
         "",
         lines(SWEEP, sweep_rows(data["summary"])),
         "",
-        STAR + ".",
+        DAGGER + ".",
         "",
     ]
 
@@ -120,12 +120,12 @@ def _codecs(data: dict[str, Any], path: Path) -> list[str]:
         "",
         _protocol(data),
         "",
-        "*Page bits* are of a full page of a coded layer, with its table and what the page table "
-        "says of it; *layer bits* are their mean over all packed layers, exact ones at 16 bits.",
+        "*Page bits† are of a full page of a coded layer, with its table and what the page table "
+        "says of it; *layer bits† are their mean over all packed layers, exact ones at 16 bits.",
         "",
         lines(CODECS, [_cells(row) for row in rows]),
         "",
-        STAR + ".",
+        DAGGER + ".",
         "",
     ]
 

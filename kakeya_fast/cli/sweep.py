@@ -102,19 +102,19 @@ def layers(
     from kakeya_fast.quality.capture import full_layers
     from kakeya_fast.quality.columns import SUMS, SWEEP, sum_rows, sweep_rows
     from kakeya_fast.quality.draw import draw_layers
-    from kakeya_fast.quality.layers import arms_count
     from kakeya_fast.quality.layers import layers as measure
+    from kakeya_fast.quality.layers import most_steps
     from kakeya_fast.quality.models import load_model
     from kakeya_fast.quality.protocol import Options
-    from kakeya_fast.quality.run import steps
     from kakeya_fast.quality.texts import load_text
 
     settings = _settings(codec or [], setting or [])
     options, source = Options(backend=backend), load_text(text)
     loaded = load_model(model)
-    count = arms_count(len(settings), len(full_layers(loaded.model)), protocol, exact)
+    full = len(full_layers(loaded.model))
+    total = most_steps(len(settings), full, protocol, exact, ctx, passages, options)
     with bar() as progress:
-        task = progress.add_task(loaded.name, total=steps(ctx, passages, count, options))
+        task = progress.add_task(loaded.name, total=total)
         data = measure(
             loaded,
             source,
@@ -160,8 +160,8 @@ def _path(json: str | None) -> Path | None:
 
 
 def _tell(data: dict[str, Any], plot: Path | None) -> None:
-    from kakeya_fast.quality.columns import STAR
+    from kakeya_fast.quality.columns import DAGGER
 
-    lines = [STAR, data["protocol"]["description"], *([f"Written: {plot}"] if plot else [])]
+    lines = [DAGGER, data["protocol"]["description"], *([f"Written: {plot}"] if plot else [])]
     for line in lines:
         console().print(line, style="dim", highlight=False)

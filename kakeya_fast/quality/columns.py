@@ -16,12 +16,12 @@ SWEEP = (
     "protocol",
     "page\ntokens",
     "page\nbits",
-    "held\nbits*",
+    "held\nbits†",
     "ΔPPL % [95 %]",
     "KL [95 %]",
     "top-1 %",
 )
-STAR = "* with what is exact counted as bf16, per element of all packed layers"
+DAGGER = "† with what is exact counted as bf16, per element of all packed layers"
 SUMS = ("codec", "protocol", "sum of single layers, KL", "all together, KL", "together / sum")
 
 

@@ -18,6 +18,7 @@ from kakeya_fast.quality.depth import Arm, measure, named, protocols
 from kakeya_fast.quality.models import Loaded
 from kakeya_fast.quality.protocol import DEFAULTS, Options
 from kakeya_fast.quality.report import write_json
+from kakeya_fast.quality.run import steps
 from kakeya_fast.quality.setting import Setting, ranges
 from kakeya_fast.quality.texts import Text
 from kakeya_ref.errors import UsageError
@@ -71,9 +72,16 @@ def layers(
     return data
 
 
-def arms_count(settings: int, full: int, protocol: str, exact: int) -> int:
-    """Most measurements that a report needs on each passage."""
-    return settings * (full + len(protocols(protocol)) * (1 + (4 if exact else 0)))
+def most_steps(
+    settings: int, full: int, protocol: str, exact: int, ctx: int, passages: int, options: Options
+) -> int:
+    """Calls of ``step`` that a report makes at most: fewer where choices of layers coincide."""
+    hows = len(protocols(protocol))
+    single = settings * (full + hows)
+    every = single + settings * hows * 4
+    first = steps(ctx, passages, single, options)
+    # The choices are a second run, which steps over what the first has measured.
+    return first + (steps(ctx, passages, every, options) if exact else 0)
 
 
 def single_arms(settings: Sequence[Setting], full: Sequence[int], protocol: str) -> list[Arm]:
