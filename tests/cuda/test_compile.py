@@ -227,6 +227,6 @@ def test_kernels_compile_without_local_memory(codec, d, arch, tmp_path) -> None:
     assert {name for name, *_ in found} == entries
     for name, *counts in found:
         stack, stores, loads = map(int, counts)
-        allowed = ALLOWANCE.get(f"{made.source} {name} {arch}", ALLOWANCE["default"])
+        allowed = ALLOWANCE.get(f"{made.source} {name} {arch} D={d}", ALLOWANCE["default"])
         assert stack <= allowed["stack"], f"{name}: {stack} bytes of stack"
         assert max(stores, loads) <= allowed["spill"], f"{name}: spills {stores}, {loads} bytes"
