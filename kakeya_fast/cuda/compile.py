@@ -144,7 +144,7 @@ def load_nvrtc() -> object:
         from cupy_backends.cuda.libs import nvrtc
 
         nvrtc.getVersion()
-    except (ImportError, RuntimeError) as error:
+    except (ImportError, OSError, RuntimeError) as error:
         raise Unsupported(
             RULE, f"cuda needs CuPy and NVRTC: pip install 'kakeya-kv[cuda]' ({error})"
         ) from error
