@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kakeya_fast.quality.stages import rotation, stages_of, trace
+from kakeya_fast.quality.stages import stages_of
+from kakeya_fast.quality.trace import rotation, trace
 from kakeya_ref.errors import UsageError
 from kakeya_ref.fitting import fit, for_page
 from kakeya_ref.layout import page_layout
