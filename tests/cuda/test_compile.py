@@ -37,6 +37,7 @@ TYPES = {64: "float32", 128: "bfloat16", 256: "float16", 576: "bfloat16", 1024: 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 # The longest vectors on one architecture only: this takes a minute as it is.
 CASES = [(d, arch) for d in TYPES for arch in ARCHITECTURES if d < 1024 or arch == "sm_90"]
+FUSED = re.compile(r"__fmaf_rn\((\w+), (\w+), ([\w.]+)\)")
 FUNCTION = re.compile(
     r"Function properties for (\w+)\n\D*(\d+) bytes stack frame, (\d+) bytes spill stores, "
     r"(\d+) bytes spill loads"
@@ -201,14 +202,16 @@ def test_nothing_else_is_included() -> None:
             assert "#include <" not in text, path.name
 
 
-def compile_with_nvcc(codec: str, d: int, arch: str, folder: Path) -> str:
-    """What ptxas says about all entries of a codec at a head dim."""
+def compile_with_nvcc(
+    codec: str, d: int, arch: str, out: Path, kind: str = "-cubin", sources: Path = params.SOURCES
+) -> str:
+    """What ptxas says about all entries of a codec at a head dim; the code goes to ``out``."""
     made = [unit(codec, d, direction, dtype=TYPES[d]) for direction in ("encode", "decode")]
     words = dict.fromkeys(word for one in made for word in compiler.options(one))
     done = subprocess.run(
         [
-            *(NVCC, "-cubin", f"-arch={arch}", "-Xptxas", "-v", f"-I{params.SOURCES}"),
-            *(*words, str(params.SOURCES / made[0].source), "-o", str(folder / "kernel.cubin")),
+            *(NVCC, kind, f"-arch={arch}", "-Xptxas", "-v", f"-I{sources}"),
+            *(*words, str(sources / made[0].source), "-o", str(out)),
         ],
         capture_output=True,
         text=True,
@@ -221,7 +224,7 @@ def compile_with_nvcc(codec: str, d: int, arch: str, folder: Path) -> str:
 @pytest.mark.parametrize(("d", "arch"), CASES)
 @pytest.mark.parametrize("codec", CODECS)
 def test_kernels_compile_without_local_memory(codec, d, arch, tmp_path) -> None:
-    found = FUNCTION.findall(compile_with_nvcc(codec, d, arch, tmp_path))
+    found = FUNCTION.findall(compile_with_nvcc(codec, d, arch, tmp_path / "cubin"))
     made = unit(codec, d)
     entries = {*made.entries, *unit(codec, d, "decode").entries}
     assert {name for name, *_ in found} == entries
@@ -230,3 +233,24 @@ def test_kernels_compile_without_local_memory(codec, d, arch, tmp_path) -> None:
         allowed = ALLOWANCE.get(f"{made.source} {name} {arch} D={d}", ALLOWANCE["default"])
         assert stack <= allowed["stack"], f"{name}: {stack} bytes of stack"
         assert max(stores, loads) <= allowed["spill"], f"{name}: spills {stores}, {loads} bytes"
+
+
+@pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_compiler_fuses_and_flushes_nothing(codec, tmp_path) -> None:
+    """Fused operations that the source asks for, one factor being 1 or the term 0, are taken out.
+
+    Rule: num.fp32.no-fma, num.subnormal.kept
+    """
+    sources = tmp_path / "kernels"
+    shutil.copytree(params.SOURCES, sources)
+    lanes = sources / "lane_device.cuh"
+    text, count = FUSED.subn(r"__fadd_rn(__fmul_rn(\1, \2), \3)", lanes.read_text("utf-8"))
+    lanes.write_text(text, "utf-8")
+    everything = "".join(path.read_text("utf-8") for path in sources.iterdir())
+    assert "fmaf" not in everything
+    assert count <= 2
+    compile_with_nvcc(codec, 128, "sm_90", tmp_path / "ptx", "-ptx", sources)
+    used = set(re.findall(r"\b[a-z]+(?:\.\w+)*\.f32\b", (tmp_path / "ptx").read_text("utf-8")))
+    assert used
+    assert [word for word in used if re.match(r"fma|mad|.*\.(ftz|approx|full)\b", word)] == []
