@@ -35,6 +35,8 @@ TEXT, CALIBRATION = "manual", "workshop"
 # One page size for all, so that all keep the same recent tokens exact and only codecs differ.
 PAGE = 512
 PLAIN = ("scalar:b=2", "scalar:b=3", "scalar:b=4", "e8:q=2", "e8:q=3", "e8:q=4", "e8:q=7", "e8:q=8")
+# The first codec's preset keeps 256 recent tokens exact; what that alone is worth stands beside.
+RESIDUAL = ("skeleton@residual=256", f"scalar:b=4@page={PAGE},residual=256")
 TABLED = (
     "turbo:b=2",
     "turbo:b=3",
@@ -43,7 +45,7 @@ TABLED = (
     "turbo:b=3,levels=own",
     f"turbo:b=3@metric={CALIBRATION}",
     "turbo:b=3/turbo:b=2,share=1",
-    "skeleton@residual=256",
+    "skeleton",
 )
 # Codecs that are also measured with their boundary layers exact.
 BOUNDED = (f"scalar:b=3@page={PAGE}", "turbo:b=3")
@@ -76,7 +78,7 @@ def codecs(loaded: Loaded, args: Any) -> dict[str, Any]:
     """Quality of all codecs of the lineage, at one page size."""
     scale = SCALES[loaded.name]
     settings = [Setting.parse(f"{codec}@page={PAGE}") for codec in PLAIN]
-    settings += [Setting.parse(text) for text in TABLED]
+    settings += [Setting.parse(text) for text in (*TABLED, *RESIDUAL)]
     full = full_layers(loaded.model)
     ends = (*full[: scale.boundary], *full[len(full) - scale.boundary :])
     settings += [replace(Setting.parse(text), exact=ends) for text in BOUNDED]

@@ -112,7 +112,9 @@ def _codecs(data: dict[str, Any], path: Path) -> list[str]:
     for row in data["summary"]:
         kept = len(Setting.parse(row["setting"]).exact)
         # A model in bf16 keeps its exact layers at 16 bits.
-        bits = (row["page_bits"] * (full - kept) + EXACT_BITS * kept) / full
+        bits = row["page_bits"]
+        if bits is not None:
+            bits = (bits * (full - kept) + EXACT_BITS * kept) / full
         rows.append(row | {"layer_bits": bits, "label": explicit(row)})
     draw_rates(rows, title, path.with_suffix(".png"))
     return [
@@ -121,7 +123,8 @@ def _codecs(data: dict[str, Any], path: Path) -> list[str]:
         _protocol(data),
         "",
         "*Page bits† are of a full page of a coded layer, with its table and what the page table "
-        "says of it; *layer bits† are their mean over all packed layers, exact ones at 16 bits.",
+        "says of it; *layer bits† are their mean over all packed layers, exact ones at 16 bits. "
+        "Tokens before the first whole page are read exactly and count too, with no damage.",
         "",
         lines(CODECS, [_cells(row) for row in rows]),
         "",
@@ -133,8 +136,7 @@ def _codecs(data: dict[str, Any], path: Path) -> list[str]:
 def _cells(row: dict[str, Any]) -> Sequence[str]:
     return (
         row["label"],
-        f"{row['page_bits']:.2f}",
-        f"{row['layer_bits']:.2f}",
+        *("–" if row[b] is None else f"{row[b]:.2f}" for b in ("page_bits", "layer_bits")),
         f"{row['bits_exact_bf16']:.2f}",
         interval(row["dppl_percent"], "{:+.2f}"),
         interval(row["kl"], "{:.2g}"),

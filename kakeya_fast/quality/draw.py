@@ -185,13 +185,20 @@ def _spread(
 
 
 def draw_rates(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
-    """KL against ``layer_bits``, a line per family, every point named by its ``label``."""
+    """KL against ``layer_bits``, a line per family, every point named by its ``label``.
+
+    Rows without a page, and above half of bf16, are left to the table.
+    """
     figure, (ax,) = _figure(1, 5.5, wide=9)
+    rows = [r for r in rows if r["layer_bits"] is not None and r["layer_bits"] <= 8]
     families = list(dict.fromkeys(r["label"].partition(":")[0] for r in rows))
+    # What all have in common is no name.
+    common = {" " + word for word in rows[0]["label"].split()[1:]}
+    common = {word for word in common if all(word in r["label"] for r in rows)}
     for family, colour in zip(families, cycle(COLOURS)):
         mine = [r for r in rows if r["label"].partition(":")[0] == family]
         # A line joins the rates of a codec; with options of their own, settings stand beside it.
-        line = [r for r in mine if r["label"].count("=") == 2]
+        line = [r for r in mine if r["label"].count("=") <= 1 + len(common)]
         line.sort(key=lambda r: r["layer_bits"])
         ax.plot(
             [r["layer_bits"] for r in line],
@@ -204,8 +211,12 @@ def draw_rates(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
         ax.errorbar(x, y, yerr=spread, fmt="o", ms=5, capsize=2, color=colour, label=family)
         for row, height in zip(mine, y, strict=True):
             label = row["label"].removeprefix(f"{family}:")
+            for word in common:
+                label = label.replace(word, "")
+            # Above and to the right of rates in a line, to the left of the others.
+            place = {"xytext": (5, 3)} if row in line else {"xytext": (-5, -2), "ha": "right"}
             at = (row["layer_bits"], height)
-            ax.annotate(label, at, xytext=(5, 3), textcoords="offset points", fontsize=6)
+            ax.annotate(label, at, textcoords="offset points", fontsize=6, **place)
     ax.set_yscale("log")
     ax.set_xlabel("true bits per element of full pages, mean over packed layers, tables included")
     ax.set_ylabel("KL to the uncompressed cache, nats per token")

@@ -58,7 +58,9 @@ def test_every_part_measures_writes_and_renders(results, monkeypatch):
 
 def test_the_committed_settings_are_canonical_and_distinct():
     settings = [lineage.Setting.parse(f"{c}@page={lineage.PAGE}") for c in lineage.PLAIN]
-    settings += [lineage.Setting.parse(t) for t in (*lineage.TABLED, *lineage.DEPTH)]
+    settings += [
+        lineage.Setting.parse(t) for t in (*lineage.TABLED, *lineage.RESIDUAL, *lineage.DEPTH)
+    ]
     assert all(lineage.Setting.parse(str(s)) == s for s in settings)
     assert {s.page_tokens(32) for s in settings} == {512}
     assert len(set(lineage.SCALES) & set(lineage.MODELS)) == len(lineage.MODELS)
