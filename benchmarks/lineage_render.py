@@ -122,8 +122,8 @@ def _codecs(data: dict[str, Any], path: Path) -> list[str]:
         "",
         _protocol(data),
         "",
-        "*Page bits† are of a full page of a coded layer, with its table and what the page table "
-        "says of it; *layer bits† are their mean over all packed layers, exact ones at 16 bits. "
+        "*Page bits* are of a full page of a coded layer, with its table and what the page table "
+        "says of it; *layer bits* are their mean over all packed layers, exact ones at 16 bits. "
         "Tokens before the first whole page are read exactly and count too, with no damage.",
         "",
         lines(CODECS, [_cells(row) for row in rows]),
