@@ -29,6 +29,7 @@ _check_library()
 from kakeya_fast.hf.build import build_kakeya_cache  # noqa: E402
 from kakeya_fast.hf.cache import KakeyaCache  # noqa: E402
 from kakeya_fast.hf.layer import PackedLayer  # noqa: E402
+from kakeya_fast.hf.metric import query_metric  # noqa: E402
 from kakeya_fast.hf.report import CacheReport  # noqa: E402
 
 # The name of the factory in the predecessor of this project.
@@ -40,4 +41,5 @@ __all__ = [
     "PackedLayer",
     "build_gemma4_kakeya_cache",
     "build_kakeya_cache",
+    "query_metric",
 ]
