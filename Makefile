@@ -39,6 +39,7 @@ imports: setup
 conform: setup
 	$(BIN)/kakeya conform ref --profile quick
 	$(BIN)/kakeya conform numba --profile standard
+	$(BIN)/kakeya conform cuda-host --profile standard
 	OMP_NUM_THREADS=1 $(BIN)/kakeya conform torch --profile quick
 
 doctest: setup

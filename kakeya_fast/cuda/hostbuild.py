@@ -24,8 +24,9 @@ RULE = "backend.name.explicit"
 COMPILERS = ("c++", "g++", "clang++")
 # No contraction and no fast-math: what a compiler may not do to fp32 is part of the format.
 FLAGS = (
-    "-std=c++17 -O3 -fPIC -shared -ffp-contract=off -fno-fast-math -Wall -Wextra -Werror"
-).split()
+    *("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=off", "-fno-fast-math"),
+    *("-Wall", "-Wextra", "-Werror"),
+)
 
 _CODECS = {"raw": 0, "fp8": 1, "int": 2, "scalar": 3, "d4": 4, "e8": 5}
 _FIELDS = ("D", "P", "KIND", "VECTORS", "B", "G", "CHANNEL", "Q", "STORED")

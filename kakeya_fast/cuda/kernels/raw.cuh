@@ -12,7 +12,8 @@ KAKEYA_FN Lane<i64> stored_at(Plan p, const Team& t, const Lane<int>& token, int
 }
 
 /// Rule: raw.encode.nearest, raw.range, num.input.finite
-KAKEYA_FN void raw_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp, u64* status, bool check) {
+KAKEYA_FN void raw_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp, u64* status,
+                          bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const Places from = make_places(p, t, x, t.share, shares(p));
@@ -48,7 +49,8 @@ KAKEYA_FN void raw_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp
 }
 
 /// Rule: raw.decode.exact, raw.code.finite
-KAKEYA_FN void raw_decode(Plan p, const Pages& pages, const Vectors& out, i64 warp, u64* status, bool check) {
+KAKEYA_FN void raw_decode(Plan p, const Pages& pages, const Vectors& out, i64 warp, u64* status,
+                          bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const Places to = make_places(p, t, out, t.share, shares(p));

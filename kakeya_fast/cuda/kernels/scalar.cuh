@@ -29,7 +29,8 @@ KAKEYA_FN void quantise(Plan p, const Lane<float>* y, const Scaled& v, const flo
 
 /// Rule: scalar.code.boundary, scale.rms, num.input.finite
 KAKEYA_FN void scalar_encode(Plan p, const Vectors& x, const u32* table, const float* heap,
-                             const Pages& pages, i64 warp, u8* scratch, u64* status, bool check) {
+                             const Pages& pages, i64 warp, u8* scratch, u64* status,
+                             bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
   const Rotation rotation = make_rotation(p, t, table);
