@@ -1,0 +1,251 @@
+"""Markdown of stored results: a page per model, one across models, one of shapes alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accounting import PRESET
+from benchmarks.extrapolate import TARGETS, bounds, project
+from benchmarks.standard_bytes import (
+    baseline,
+    contexts_of,
+    full_layers,
+    historic,
+    mean_rank,
+    measured,
+    setting_of,
+    shape_of,
+    storage,
+)
+from benchmarks.standard_cross import cross_page, shapes_page
+from benchmarks.standard_markdown import MIB, k, size, table
+from benchmarks.standard_plot import plot
+
+
+def write_reports(folder: Path) -> None:
+    """All pages and plots from the JSON files of a folder."""
+    results = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    models: dict[str, dict[bool, dict[str, Any]]] = {}
+    for data in results:
+        models.setdefault(data["model"]["name"], {})[bool(data["text"]["period"])] = data
+    whole = {name: pair for name, pair in models.items() if False in pair}
+    for name, pair in whole.items():
+        lines = model_page(pair[False], pair.get(True))
+        (folder / f"{name}.md").write_text("\n".join(lines) + "\n", "utf-8")
+        plot(pair[False], pair.get(True), folder / f"{name}.png")
+    prose = {name: pair[False] for name, pair in whole.items()}
+    (folder / "cross-model.md").write_text("\n".join(cross_page(prose)) + "\n", "utf-8")
+    (folder / "shapes.md").write_text("\n".join(shapes_page()) + "\n", "utf-8")
+
+
+def model_page(prose: dict[str, Any], again: dict[str, Any] | None) -> list[str]:
+    """The page of one model: measured, projected, and what repetition does."""
+    shape, last = shape_of(prose), _contexts(prose)[-1]
+    windows = {x.window for x in shape.layers if x.window}
+    env = prose["baseline"]["environment"]
+    lines = [
+        f"# {shape.name}",
+        "",
+        f"{shape.count('full')} full-attention layers"
+        + (f" and {shape.count('sliding')} of window {windows.pop()}" if windows else "")
+        + f"; weights and exact tokens of the run in {prose['model']['dtype']} "
+        f"(SHA-256 {prose['model']['sha256'][:16]}…). Prose: *{prose['text']['description']}*, "
+        f"from token {prose['text']['start']}; {prose['text']['seen_before']} windows of 64 tokens "
+        f"occur twice. Chunks of {prose['protocol']['chunk']} tokens. Commit {env['commit']}, "
+        f"torch {env['versions']['torch']}, {env['machine']['cpu']}. Method and definitions: "
+        "[STANDARD.md](../../STANDARD.md).",
+        "",
+        "Settings: "
+        + "; ".join(_describe(setting_of(prose, name)) for name in prose["runs"])
+        + ".",
+        "",
+        "## Bytes of the whole cache",
+        "",
+        "Ratio to the uncompressed cache in bf16, exact tokens in bf16 as well. Contexts marked *",
+        "are projected: exactly where the codec has a fixed rate, by the mean page where a fit",
+        "chooses the rank.",
+        "",
+        *_ratios(prose, full=False),
+    ]
+    if shape.count("sliding"):
+        lines += ["", "Full-attention layers alone, measured contexts:", ""]
+        lines += _ratios(prose, full=True)
+    lines += ["", "## How sure the projections are", "", *_bands(prose, last)]
+    lines += ["", "## Prose against one paragraph repeated", "", *_repetition(prose, again)]
+    lines += ["", "## Two ways to count `skeleton`", "", *_accountings(prose, again)]
+    lines += ["", "## What it did to the model", "", *_damage(prose)]
+    lines += ["", "## Held in memory", "", *_held(prose)]
+    return [*lines, "", f"![ratio against context]({shape.name}.png)"]
+
+
+def _ratios(data: dict[str, Any], *, full: bool) -> list[str]:
+    known = _contexts(data)
+    targets = known if full else [*known, *(t for t in TARGETS if t > known[-1])]
+    rows = []
+    for name in data["runs"]:
+        cells = []
+        for tokens in targets:
+            base = baseline(data, tokens)
+            if full:
+                if tokens in contexts_of(data, name):
+                    cells.append(f"{base.full / measured(data, name, tokens).full:.2f}")
+                else:
+                    cells.append("")
+            else:
+                cells.append(f"{base.total / project(data, name, tokens).mean:.2f}")
+        rows.append([name, *cells])
+    base = ["bf16", *(size(baseline(data, t).full if full else baseline(data, t).total)
+                      for t in targets)]  # fmt: skip
+    head = [k(t) + ("" if t in known else "*") for t in targets]
+    return table(["", *head], [base, *rows])
+
+
+def _bands(data: dict[str, Any], last: int) -> list[str]:
+    fitted = [name for name in data["runs"] if not setting_of(data, name).fixed_rate]
+    rows = []
+    for tokens in (t for t in TARGETS if t > last):
+        base = baseline(data, tokens).total
+        rows.append([k(tokens), *(bounds(project(data, n, tokens), base) for n in fitted)])
+    lines = [
+        "Ratio of the whole cache: band of the pages seen, then walls of the format. Settings that",
+        "do not stand here are exact.",
+        "",
+        *table(["context", *fitted], rows),
+    ]
+    checks = [line for name in data["runs"] for line in _checked(data, name)]
+    return [*lines, "", "Against what was measured:", "", *table(
+        ["setting", "from", "to", "measured", "projected", "error", "band"], checks)]  # fmt: skip
+
+
+def _checked(data: dict[str, Any], name: str) -> Iterator[list[str]]:
+    """Longer measured contexts as if only the half of them had been measured."""
+    known = contexts_of(data, name)
+    for short, long in pairwise(known):
+        found = measured(data, name, long).total
+        p = project(data, name, long, upto=short)
+        inside = "exact" if p.exact else ("inside" if p.low <= found <= p.high else "OUTSIDE")
+        error = f"{p.mean - found} ({(p.mean - found) / found:+.2%})" if p.mean != found else "0"
+        yield [name, k(short), k(long), str(found), str(p.mean), error, inside]
+
+
+def _repetition(prose: dict[str, Any], again: dict[str, Any] | None) -> list[str]:
+    if again is None:
+        return ["Not measured."]
+    fitted = [n for n in prose["runs"] if n in again["runs"] and _fitted(prose, n)]
+    dims = [layer.k_dim for _, layer in full_layers(prose)]
+    rows = []
+    for name in fitted:
+        setting = setting_of(prose, name)
+        for tokens in (t for t in contexts_of(prose, name) if t in contexts_of(again, name)):
+            cells = []
+            for data in (prose, again):
+                base = baseline(data, tokens).full
+                cells.append(f"{base / measured(data, name, tokens).full:.2f}")
+            for stream in "kv":
+                for data in (prose, again):
+                    ranks = data["runs"][name]["ranks"]
+                    rank, _ = mean_rank(ranks, stream, setting.pages(tokens), dims)
+                    cells.append(f"{rank:.1f}")
+            rows.append([name, k(tokens), *cells])
+    period = again["text"]["period"]
+    head = ["setting", "context", "ratio, prose", "ratio, repeated", "K rank, prose",
+            "K rank, repeated", "V rank, prose", "V rank, repeated"]  # fmt: skip
+    return [
+        f"The same run over one paragraph of {period} tokens, over and over. Ratios of the",
+        f"full-attention layers; mean ranks over layers, KV heads and pages, of {dims[0]} numbers",
+        "a vector. Fixed-rate settings keep the same bytes whatever they read.",
+        "",
+        *table(head, rows),
+    ]
+
+
+def _accountings(prose: dict[str, Any], again: dict[str, Any] | None) -> list[str]:
+    rows = []
+    for label, data in (("prose", prose), ("repeated", again)):
+        if data is None or "skeleton" not in data["runs"]:
+            continue
+        preset = PRESET
+        dims = [layer.k_dim for _, layer in full_layers(data)]
+        for tokens in contexts_of(data, "skeleton"):
+            base, said = baseline(data, tokens), historic(data, tokens)
+            pages = preset.blocks(tokens)
+            ranks = [
+                f"{mean_rank(data['clean_ranks'], f'{s}_{how}', pages, dims)[0]:.1f}"
+                for s in "kv"
+                for how in ("pooled", "heads")
+            ]
+            sizes = (measured(data, "skeleton", tokens).total, said.exact, said.projected)
+            rows.append([label, k(tokens), *(f"{base.total / x:.2f}" for x in sizes), *ranks])
+    head = ["text", "context", "true bytes", "predecessor, exact", "predecessor, projected",
+            "K rank pooled", "K rank by head", "V rank pooled", "V rank by head"]  # fmt: skip
+    return [
+        "Ratios of the whole cache. *True*: bytes kept. *Exact*: float32 and int64 fields, one",
+        "basis for all KV heads of a layer. *Projected*: half of that coded part, the figure of",
+        "its headlines. Ranks are those of the uncompressed keys and values at 95 % of the",
+        "variance, heads pooled as it did, and head by head.",
+        "",
+        *table(head, rows),
+    ]
+
+
+def _damage(data: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, run in data["runs"].items():
+        cells = [
+            f"{point['dnll']:+.3f}, {100 * point['agree']:.1f} %"
+            for point in (run["contexts"][str(n)] for n in contexts_of(data, name))
+        ]
+        rows.append([name, *cells])
+    return [
+        f"Over the last {data['protocol']['watch']} tokens of each context: change of the negative",
+        "log likelihood in nats per token, and how often the most likely token stayed. One",
+        "passage: a sign of life, no measurement of quality; those stand in `results/quality`.",
+        "",
+        *table(["", *map(k, _contexts(data))], rows),
+    ]
+
+
+def _held(data: dict[str, Any]) -> list[str]:
+    rows = []
+    points = data["baseline"]["contexts"]
+    itemsize = data["model"]["itemsize"]
+    for tokens in _contexts(data):
+        point, base = points[str(tokens)], baseline(data, tokens, itemsize).total
+        more = f"{storage(data, tokens) / MIB:.2f}"
+        rows.append(["uncompressed", k(tokens), f"{base / MIB:.2f}", more, *_spent(point)])
+    for name, run in data["runs"].items():
+        for tokens in contexts_of(data, name):
+            found = measured(data, name, tokens, held=True).total / MIB
+            rows.append(
+                [name, k(tokens), f"{found:.2f}", "", *_spent(run["contexts"][str(tokens)])]
+            )
+    return [
+        f"MiB as held, exact tokens in {data['model']['dtype']}; *storage* counts the views of",
+        "larger tensors that the library's sliding layers keep. Peak memory is that of the whole",
+        "process, weights included; seconds are those of a shared machine and no benchmark.",
+        "",
+        *table(["cache", "context", "MiB", "storage", "peak RSS", "seconds"], rows),
+    ]
+
+
+def _spent(point: dict[str, Any]) -> list[str]:
+    return [f"{point['peak_rss'] / MIB:.0f}", f"{point['seconds']:.0f}"]
+
+
+def _describe(s: Any) -> str:
+    codecs = s.k if s.k == s.v else f"{s.k} / {s.v}"
+    return (
+        f"**{s.name}** `{codecs}`, pages of {s.page_tokens}, residual {s.residual}, sinks {s.sinks}"
+    )
+
+
+def _fitted(data: dict[str, Any], name: str) -> bool:
+    return not setting_of(data, name).fixed_rate
+
+
+def _contexts(data: dict[str, Any]) -> list[int]:
+    return sorted(map(int, data["baseline"]["contexts"]))

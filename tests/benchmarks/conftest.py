@@ -1,0 +1,38 @@
+"""A tiny model of full and sliding layers, and the benchmark package on the path."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests" / "quality"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A loaded Gemma-3 of two sliding and two full layers, head dim 16, window 48."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from tinymodel import VOCAB, make_tiny
+
+    from kakeya_fast.quality.models import load_model
+
+    folder = make_tiny(tmp_path_factory.mktemp("standard") / "tiny")
+    torch.manual_seed(11)
+    config = transformers.Gemma3TextConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        sliding_window=48,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        max_position_embeddings=1024,
+        initializer_range=0.3,
+    )
+    transformers.Gemma3ForCausalLM(config).save_pretrained(folder)
+    return load_model(str(folder))
