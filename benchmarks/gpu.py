@@ -89,7 +89,8 @@ def decode_step(run: Record) -> None:
             run.say(f"{error}; not timed", ok=False)
             continue
         run.result["step"].append(found)
-        print(f"step {codec:<16} {found['graph']['median'] * 1e6:.0f} us in a graph", flush=True)
+        times = [found[name]["median"] * 1e6 for name in ("together", "by_layer")]
+        print(f"step {codec:<16} {times[0]:.0f} us together, {times[1]:.0f} by layer", flush=True)
 
 
 def conformance_step(run: Record) -> None:
@@ -153,13 +154,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plan", action="store_true", help="say what would be done, and leave")
     parser.add_argument("--only", action="append", choices=list(DO), help="these steps only")
     parser.add_argument("--minutes", type=float, default=8.5, help="of the whole run, at most")
+    parser.add_argument("--commit", help="what is measured, for a copy without its history")
     args = parser.parse_args(argv)
     steps = [name for name in DO if name in (args.only or DO)]
     if args.plan:
         print(gpu_plan.text(args.out.name, steps))
         return 0
     try:
-        run = Record(args.out, args.minutes)
+        run = Record(args.out, args.minutes, args.commit)
     except (ImportError, Unsupported) as error:
         print(f"no GPU that the CUDA backend can use: {error}", file=sys.stderr)
         return NO_GPU

@@ -31,6 +31,8 @@ class Record:
         Folder of the result files.
     minutes : float
         Of the whole run, at most.
+    commit : str, optional
+        What is measured, where the checkout itself cannot say.
 
     Raises
     ------
@@ -38,7 +40,7 @@ class Record:
         There is no GPU that the backend can use.
     """
 
-    def __init__(self, out: Path, minutes: float) -> None:
+    def __init__(self, out: Path, minutes: float, commit: str | None = None) -> None:
         from kakeya_fast.cuda.backend import Backend
         from kakeya_fast.cuda.launch import CupyLauncher, cuda_device
 
@@ -52,6 +54,7 @@ class Record:
             "not_run": [],
         }
         self.result["versions"] |= libraries()
+        self.result["commit"] = commit or self.result["commit"]
         self.name = "gpu-" + slug(self.result["device"]["name"])
 
     def seconds(self, step: str) -> float:
@@ -76,8 +79,9 @@ class Record:
         self.result["targets"] = verdicts(self.result.get("rows", []))
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"{self.name}.json"
-        path.write_text(json.dumps(short(self.result), indent=1) + "\n", "utf-8")
-        path.with_suffix(".md").write_text(markdown(self.result), "utf-8")
+        kept = short(self.result)
+        path.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+        path.with_suffix(".md").write_text(markdown(kept), "utf-8")
 
 
 def describe(device: Any) -> dict[str, Any]:
