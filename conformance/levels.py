@@ -51,3 +51,12 @@ PER_Q_LOW, PER_Q_HIGH = 2.2, 4.4
 # num.level.rel8 -- relative error of one vector at 8 bits: sqrt(LLOYD_MAX[7] * PER_BIT_HIGH) is
 # 0.75 per cent on average; a short vector or an outlier that clips can be several times worse.
 REL8 = 0.05
+
+# attend.error.* -- u is the unit roundoff of bf16; a partial may err twice as much as plain bf16
+# attention, and by a share of the bound of a row, for calls where plain bf16 rounds nothing. fp32
+# arithmetic over D <= 1024 and any number of tokens needs a tenth of that share.
+BF16 = 2.0**-8
+ATTEND = 2.0
+ATTEND_SHARE = 1 / 1024
+ATTEND_ROWS = 64
+LSE_FLOOR = 2.0**-12

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from kakeya_ref import attention
 from kakeya_ref.bits import read_page, write_page
 from kakeya_ref.codecs import d4, e8, fp8, int, raw, scalar, skeleton, turbo
 from kakeya_ref.contract import as_pages, as_vectors
@@ -80,6 +81,17 @@ class ReferenceBackend:
         if basis == "vectors":
             y = codec.vectors(y, layout)
         return y
+
+    def attend(
+        self,
+        q: NDArray[Any],
+        k_pages: NDArray[np.uint8],
+        v_pages: NDArray[np.uint8],
+        *given: Any,
+        **options: Any,
+    ) -> attention.Partial:
+        """A partial of attention; see :func:`kakeya_ref.attention.attend`."""
+        return attention.attend(self.decode, q, k_pages, v_pages, *given, **options)
 
 
 def _tables(tables: Any, layout: PageLayout, pages: NDArray[Any]) -> tuple[Skeleton, ...]:

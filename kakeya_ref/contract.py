@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_ref.errors import Malformed, RangeError, ShapeError
-from kakeya_ref.types import Basis, PageLayout, Support
+from kakeya_ref.types import Basis, Paged, PageLayout, Support
 
 BACKEND_API = 1
 
@@ -136,3 +136,47 @@ def as_pages(pages: NDArray[np.uint8] | bytes, layout: PageLayout) -> NDArray[np
             "page.length.exact", f"want (N, {layout.nbytes}) for {layout}, got {pages.shape}"
         )
     return pages
+
+
+def check_attention(
+    q: Any,
+    bias: Any,
+    k_pages: Any,
+    v_pages: Any,
+    layouts: tuple[PageLayout, PageLayout],
+    paged: Paged,
+) -> None:
+    """Refuse operands of attention that do not fit each other; only shapes are looked at.
+
+    Whether slots lie inside the pools is for those to check who can do so without waiting.
+
+    Rule: attend.operand.fits
+
+    Raises
+    ------
+    ShapeError
+    """
+    if q.ndim != 5 or q.shape[-1] != layouts[0].head_dim or q.shape[3] % paged.queries:
+        raise ShapeError(
+            "attend.operand.fits",
+            f"queries (B, H, F, M, {layouts[0].head_dim}), M a multiple of {paged.queries}, "
+            f"got {tuple(q.shape)}",
+        )
+    rows, heads, frames, m, _ = q.shape
+    pages = paged.slots.shape[-1]
+    wanted = {
+        "slots": (paged.slots, (rows, heads, pages)),
+        "first": (paged.first, (rows, pages)),
+        "length": (paged.length, (rows, pages)),
+        "since": (paged.since, (rows, pages)),
+        "frame": (paged.frame, (rows, pages)),
+        "origin": (paged.origin, (rows,)),
+        "bias": (bias, (rows, heads, frames, m)),
+        "k_pages": (k_pages, (len(k_pages), layouts[0].nbytes)),
+        "v_pages": (v_pages, (len(k_pages), layouts[1].nbytes)),
+    }
+    for name, (given, shape) in wanted.items():
+        if given is not None and tuple(given.shape) != shape:
+            raise ShapeError(
+                "attend.operand.fits", f"{name} is {shape} here, got {tuple(given.shape)}"
+            )

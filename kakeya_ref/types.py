@@ -7,7 +7,7 @@ Shape letters, here and everywhere: ``N`` pages, ``P`` tokens of a page, ``D`` h
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Basis = Literal["vectors", "coefficients"]
 ParamValue = int | str
@@ -106,3 +106,36 @@ class Support:
     ok: bool
     features: frozenset[str] = frozenset({"decode", "encode"})
     reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Paged:
+    """Where the pages of a call of attention lie, and which queries see them.
+
+    ``B`` rows, ``H`` KV heads, ``N`` pages of a row; cache indices count as the cache does. NumPy
+    arrays, or arrays of a device for a backend that says so.
+
+    Rule: attend.visible.page
+
+    Attributes
+    ----------
+    slots : (B, H, N) int32
+        Place of a page body in both pools; negative where there is no page.
+    first, length, since : (B, N) int32
+        First cache index of a page; how many of its tokens count; cache index of the first query
+        that reads the page from bytes.
+    origin : (B,) int64
+        Cache index of query token 0.
+    queries : int
+        Query tokens ``Q``; query row ``m`` belongs to token ``m % Q``.
+    frame : (B, N) int32, optional
+        Frame of a page.
+    """
+
+    slots: Any
+    first: Any
+    length: Any
+    since: Any
+    origin: Any
+    queries: int = 1
+    frame: Any = None

@@ -8,7 +8,7 @@ import pytest
 import spectext
 
 ROOT = spectext.ROOT
-REFERENCE_FILE, REFERENCE_TOTAL, ANY_FILE = 250, 2750, 400
+REFERENCE_FILE, REFERENCE_TOTAL, ANY_FILE = 250, 3600, 400
 PARTS = ("spec", "kakeya_ref", "kakeya_fast", "conformance", "benchmarks", "tests")
 
 

@@ -53,6 +53,8 @@ NEEDS: dict[str, set[str]] = {
     "backend.profile": {"check"},
     "backend.profile.declared": {"cited", "test"},
     "backend.support": {"check"},
+    "attend": {"cited", "test"},
+    "attend.error": {"code", "test"},
     "cache": {"cited", "test"},
     "contract": {"code", "test"},
     "conformance": {"code", "test"},
