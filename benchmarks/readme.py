@@ -15,11 +15,13 @@ from typing import Any
 from kakeya_fast.quality.protocol import Setting
 from kakeya_fast.quality.table import cells, explicit
 from kakeya_ref.layout import page_layout
-from kakeya_ref.registry import codec_ids, parse_codec, registry
+from kakeya_ref.registry import codec_ids, is_resolved, parse_codec, registry
+from kakeya_ref.types import Codec
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-BACKENDS = ("ref", "numba", "torch")
+# Those without a report have no column.
+BACKENDS = ("ref", "numba", "torch", "cuda-host", "cuda")
 KIVI = "int:b=2,g=32,axis=channel/int:b=2,g=32"
 SHOWN = ("fp8", "int", "scalar:b=4", "scalar:b=3", "d4:q=3", "e8:q=10", "e8:q=4", "e8:q=2", KIVI)
 COLUMNS = ("setting", "page bits", "held bits", "ΔPPL % [95 %]", "KL [95 %]", "top-1 %")
@@ -34,7 +36,8 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
 
 def status() -> list[str]:
     """Codecs against the conformance reports of the backends."""
-    reports = {b: load(RESULTS / "conformance" / f"{b}.json") for b in BACKENDS}
+    paths = {b: RESULTS / "conformance" / f"{b}.json" for b in BACKENDS}
+    reports = {b: load(path) for b, path in paths.items() if path.exists()}
     rows = []
     for codec_id in codec_ids():
         codec = parse_codec(codec_id)
@@ -43,19 +46,33 @@ def status() -> list[str]:
             (
                 f"[`{codec_id}`](spec/codecs/{codec_id}.md)",
                 f"`{full}`" if full else "",
-                f"{page_layout(codec, 128).bits_per_element:g}",
+                bits(codec),
                 registry()["codecs"][codec_id]["status"],
-                *(verdict(reports[b], codec_id) for b in BACKENDS),
+                *(verdict(report, codec_id) for report in reports.values()),
             )
         )
-    header = ("codec", "defaults", "bits at D = 128", "status", *BACKENDS)
-    suite = reports["ref"]
-    note = (
-        f"Conformance by `kakeya conform BACKEND --profile {suite['profile']}`, suite "
-        f"{suite['suite']}, manifest {suite['manifest']}, {suite['cases']} cases each: reports in "
-        "[`benchmarks/results/conformance/`](benchmarks/results/conformance)."
-    )
-    return [*table(header, rows), "", note]
+    runs: dict[str, list[str]] = {}
+    for name, report in reports.items():
+        how = (
+            f"`--profile {report['profile']}`, suite {report['suite']}, manifest "
+            f"{report['manifest']}, {report['cases']} cases"
+        )
+        runs.setdefault(how, []).append(name)
+    told = "; ".join(f"{', '.join(names)}: {how}" for how, names in runs.items())
+    where = "[`benchmarks/results/conformance/`](benchmarks/results/conformance)"
+    note = f"Conformance by `kakeya conform BACKEND`. {told}. Reports in {where}."
+    return [
+        *table(("codec", "defaults", "bits at D = 128", "status", *reports), rows),
+        "",
+        note,
+    ]
+
+
+def bits(codec: Codec) -> str:
+    """Bits a number of a page; a codec that leaves its rank to a fit has no one rate."""
+    if not is_resolved(codec):
+        return "by fit"
+    return f"{page_layout(codec, 128).bits_per_element:g}"
 
 
 def verdict(report: dict[str, Any], codec_id: str) -> str:
