@@ -93,6 +93,7 @@ def codecs(loaded: Loaded, args: Any) -> dict[str, Any]:
         count=count,
         out=out,
         any_commit=args.any_commit,
+        workers=args.workers,
         step=counter(out.stem, total),
     )
     data = report.as_dict()
@@ -116,6 +117,7 @@ def depths(loaded: Loaded, args: Any) -> dict[str, Any]:
         passages=count,
         out=out,
         any_commit=args.any_commit,
+        workers=args.workers,
         step=counter(out.stem, total),
     )
 
@@ -136,6 +138,7 @@ def sensitivity(loaded: Loaded, args: Any) -> dict[str, Any]:
         passages=count,
         out=out,
         any_commit=args.any_commit,
+        workers=args.workers,
         step=counter(out.stem, total),
     )
 
@@ -198,6 +201,8 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, help="only this model")
     parser.add_argument("--passages", type=int, help="instead of the number of this file")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="where the model runs")
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     parser.add_argument(
         "--any-commit", action="store_true", help="go on with a part measured at another commit"
     )
@@ -206,7 +211,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     for model in MODELS:
         if args.model in (None, model):
-            loaded = None if args.render else load_model(model)
+            loaded = None if args.render else load_model(model, device=args.device)
             for part in args.part or PARTS:
                 out = path(part, model)
                 if loaded is not None:

@@ -64,17 +64,21 @@ def main() -> None:
     parser.add_argument("--passages", type=int, help="instead of the number of this file")
     parser.add_argument("--setting", action="append", help="instead of the list of this file")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="where the model runs")
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     settings = [Setting.parse(s) for s in args.setting or SETTINGS]
     for model, text, passages in RUNS:
         if args.model in (None, model) and args.text in (None, text):
-            measure(model, text, args.passages or passages, settings)
+            measure(model, text, args.passages or passages, settings, args.device, args.workers)
 
 
-def measure(model: str, name: str, passages: int, settings: list[Setting]) -> None:
+def measure(
+    model: str, name: str, passages: int, settings: list[Setting], device: str, workers: int
+) -> None:
     """One model on one text."""
-    text, loaded = load_text(name), load_model(model)
+    text, loaded = load_text(name), load_model(model, device=device)
     stem = RESULTS / f"{model}-{name}"
     options = Options()
     report = run(
@@ -85,6 +89,7 @@ def measure(model: str, name: str, passages: int, settings: list[Setting]) -> No
         count=passages,
         options=options,
         out=stem.with_suffix(".json"),
+        workers=workers,
         step=_counter(stem.name, steps(CTX, passages, len(settings), options)),
     )
     render(report.as_dict(), stem)

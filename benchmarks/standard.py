@@ -216,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--dtype", default="float32", help="of weights and of exact tokens")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="where the model runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -223,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("name a model, or ask for --report")
     if args.model is not None:
         torch.set_num_threads(args.threads)
-        loaded = load_model(args.model, dtype=args.dtype)
+        loaded = load_model(args.model, device=args.device, dtype=args.dtype)
         contexts = [*(args.context or CONTEXTS), *([LONGEST] if args.longest else [])]
         chosen = [setting(name) for name in args.setting] if args.setting else SETTINGS
         for text in args.text or TEXTS:

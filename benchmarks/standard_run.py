@@ -132,7 +132,7 @@ def clean_ranks(cache: Any, full: Sequence[int], preset: Historic) -> dict[str, 
     for index in full:
         entry = {}
         for stream, x in (("k", held[index].keys), ("v", held[index].values)):
-            pooled, heads = block_ranks(x[0].float().numpy(), preset)
+            pooled, heads = block_ranks(x[0].float().cpu().numpy(), preset)
             entry |= {f"{stream}_pooled": pooled, f"{stream}_heads": heads}
         found[str(index)] = entry
     return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from kakeya_ref.errors import Malformed, ShapeError
-from kakeya_ref.types import PageLayout
+from kakeya_ref.types import PageLayout, Support
 
 
 def with_tensors(backend: Any) -> Any:
@@ -26,6 +27,11 @@ class TensorBridge:
         if name == "inner":  # absent only while being copied
             raise AttributeError(name)
         return getattr(self.inner, name)
+
+    def supports(self, layout: PageLayout) -> Support:
+        """What passes through host memory: pages in and out, no more."""
+        told: Support = self.inner.supports(layout)
+        return replace(told, features=told.features & {"encode", "decode"})
 
     def encode_tensor(
         self, x: Any, layout: PageLayout, out: Any = None, *, tables: Any = None

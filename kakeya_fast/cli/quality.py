@@ -44,6 +44,8 @@ def quality(
         str, typer.Option(help="Text whose queries whiten the keys of tabled codecs.")
     ] = "",
     backend: Annotated[str, typer.Option(help="auto, numba or torch.")] = "auto",
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")] = "cpu",
+    workers: Annotated[int, typer.Option(help="Processes, of one thread and one model each.")] = 1,
     json: Annotated[
         str | None, typer.Option(help="Write the report here after every passage; - is stdout.")
     ] = None,
@@ -58,7 +60,7 @@ def quality(
     settings = _settings(k or [], v or [], setting or [], usual)
     options = Options(chunk, warmup, sinks, page_tokens, backend)
     source = load_text(text)
-    loaded = load_model(model)
+    loaded = load_model(model, device=device)
     out = Path(json) if json and json != "-" else None
     with bar() as progress:
         task = progress.add_task(loaded.name, total=steps(ctx, passages, len(settings), options))
@@ -70,6 +72,7 @@ def quality(
             count=passages,
             options=options,
             out=out,
+            workers=workers,
             step=lambda: progress.advance(task),
         )
     if json == "-":

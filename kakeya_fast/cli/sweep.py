@@ -25,6 +25,8 @@ Backend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
 JsonOption = Annotated[
     str | None, typer.Option(help="Write here after every unit of work, and go on; - is stdout.")
 ]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")]
+Workers = Annotated[int, typer.Option(help="Processes, of one thread and one model each.")]
 Plot = Annotated[Path | None, typer.Option(help="Write a PNG here.")]
 KEPT = ("exact", "protocol")
 
@@ -41,6 +43,8 @@ def depth(
     ctx: Ctx = 2048,
     passages: Passages = 4,
     backend: Backend = "auto",
+    device: Device = "cpu",
+    workers: Workers = 1,
     json: JsonOption = None,
     plot: Plot = None,
 ) -> None:
@@ -57,7 +61,7 @@ def depth(
 
     settings, counts = _settings(codec or [], setting or []), _counts(layers_list)
     options, source = Options(backend=backend), load_text(text)
-    loaded = load_model(model)
+    loaded = load_model(model, device=device)
     counts = counts or doubling(len(full_layers(loaded.model)))
     arms = depth_arms(settings, full_layers(loaded.model), counts, protocol)
     with bar() as progress:
@@ -73,6 +77,7 @@ def depth(
             passages=passages,
             options=options,
             out=_path(json),
+            workers=workers,
             step=lambda: progress.advance(task),
         )
     title = f"{loaded.name} on {source.name}: {passages} passages of {ctx}"
@@ -95,6 +100,8 @@ def layers(
     ctx: Ctx = 2048,
     passages: Passages = 4,
     backend: Backend = "auto",
+    device: Device = "cpu",
+    workers: Workers = 1,
     json: JsonOption = None,
     plot: Plot = None,
 ) -> None:
@@ -110,7 +117,7 @@ def layers(
 
     settings = _settings(codec or [], setting or [])
     options, source = Options(backend=backend), load_text(text)
-    loaded = load_model(model)
+    loaded = load_model(model, device=device)
     full = len(full_layers(loaded.model))
     total = most_steps(len(settings), full, protocol, exact, ctx, passages, options)
     with bar() as progress:
@@ -125,6 +132,7 @@ def layers(
             passages=passages,
             options=options,
             out=_path(json),
+            workers=workers,
             step=lambda: progress.advance(task),
         )
     title = f"{loaded.name} on {source.name}: {passages} passages of {ctx}"

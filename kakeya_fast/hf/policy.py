@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import kakeya_fast
 from kakeya_fast import env, registry
+from kakeya_fast.bridge import TensorBridge
 from kakeya_fast.hf.blocks import BlockStore
 from kakeya_fast.hf.fits import Fitter, check_metric
 from kakeya_fast.hf.pages import PageStore
@@ -119,6 +120,8 @@ class Policy:
 def _serving(name: str, device: str, layouts: tuple[PageLayout, PageLayout]) -> Any:
     """The backend of that name; for ``auto`` the first choice, or the next that offers both.
 
+    The last resort away from the CPU is the CPU's backend, through host memory: slow, and said.
+
     Rule: cache.backend.offers, backend.auto.logged
     """
     backend = _backend(name, device)
@@ -136,6 +139,11 @@ def _serving(name: str, device: str, layouts: tuple[PageLayout, PageLayout]) -> 
                 reasons.append(str(error))
             if not reasons[-1]:
                 LOG.info("[backend.auto.logged] %s on %s, after %s", info.name, device, reasons[0])
+                return other
+        if torch.device(device).type != "cpu":
+            other = _through_host(device)
+            reasons.append(_lacks(other, layouts))
+            if not reasons[-1]:
                 return other
     raise Unsupported("cache.backend.offers", "; ".join(reasons))
 
@@ -160,6 +168,18 @@ def _widest(codec: Codec, size: int) -> Codec:
 def _lossless(codec: Codec, dtype: torch.dtype) -> Codec:
     # "raw" promises the model's own numbers back; storing them wider would only cost bytes.
     return parse_codec(_RAW.get(dtype, "raw")) if str(codec) == "raw" else codec
+
+
+@lru_cache(maxsize=64)
+def _through_host(device: str) -> TensorBridge:
+    """The CPU's backend for tensors of another device."""
+    host = TensorBridge(_backend("auto", "cpu"))
+    LOG.warning(
+        "[backend.auto.logged] no backend on %s has all codecs asked for: %s, through host memory",
+        device,
+        host.name,
+    )
+    return host
 
 
 @lru_cache(maxsize=64)

@@ -76,6 +76,7 @@ def depth(
     options: Options = DEFAULTS,
     out: Path | None = None,
     any_commit: bool = False,
+    workers: int = 1,
     step: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Report with a summary row for every setting, protocol and number of coded layers.
@@ -94,7 +95,7 @@ def depth(
     """
     full = full_layers(loaded.model)
     arms = depth_arms(settings, full, counts or doubling(len(full)), protocol)
-    data = measure(loaded, text, arms, ctx, passages, options, out, any_commit, step)
+    data = measure(loaded, text, arms, ctx, passages, options, out, any_commit, workers, step)
     data["format"] = FORMAT
     if out:
         write_json(data, out)
@@ -110,6 +111,7 @@ def measure(
     options: Options,
     out: Path | None,
     any_commit: bool,
+    workers: int,
     step: Callable[[], None],
 ) -> dict[str, Any]:
     """A quality report whose summary rows carry the facts of their arms."""
@@ -123,6 +125,7 @@ def measure(
         options=options,
         out=out,
         any_commit=any_commit,
+        workers=workers,
         step=step,
     )
     rows = {row["setting"]: row for row in report.summary()}

@@ -38,6 +38,7 @@ def layers(
     options: Options = DEFAULTS,
     out: Path | None = None,
     any_commit: bool = False,
+    workers: int = 1,
     step: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Report with single layers, all together, their comparison, and choices of exact layers.
@@ -59,7 +60,7 @@ def layers(
     full = full_layers(loaded.model)
     if not 0 <= exact < len(full):
         raise UsageError("layers.exact.range", f"{exact} exact layers of {len(full)}")
-    where = (ctx, passages, options, out, any_commit, step)
+    where = (ctx, passages, options, out, any_commit, workers, step)
     arms = single_arms(settings, full, protocol)
     data = measure(loaded, text, arms, *where)
     if exact:

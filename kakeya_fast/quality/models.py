@@ -79,13 +79,17 @@ PACKAGED = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model and its tokenizer, ready for the quality protocol."""
+    """A model and its tokenizer, ready for the quality protocol.
+
+    ``source`` is the name or path it was loaded by, for processes that load it again.
+    """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     sha256: str
     dtype: str
+    source: str
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text, without the special tokens a tokenizer may add."""
@@ -142,7 +146,8 @@ def load_model(name_or_path: str, *, device: str = "cpu", dtype: str = "float32"
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **kwargs)
     model.to(device).eval()
     name = name_or_path if name_or_path in PACKAGED else folder.resolve().name
-    return Loaded(name, model, tokenizer, _weights_sha256(name_or_path, folder), dtype)
+    sha256 = _weights_sha256(name_or_path, folder)
+    return Loaded(name, model, tokenizer, sha256, dtype, name_or_path)
 
 
 def _weights_sha256(name: str, folder: Path) -> str:

@@ -209,11 +209,20 @@ def describe_model(loaded: Loaded) -> dict[str, Any]:
         "name": loaded.name,
         "sha256": loaded.sha256,
         "dtype": loaded.dtype,
+        "device": _device(loaded),
         "layers": config.num_hidden_layers,
         "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
         "head_dims": [head_dim],
         "layer_types": sorted(set(getattr(config, "layer_types", None) or ["full_attention"])),
     }
+
+
+def _device(loaded: Loaded) -> str:
+    """``cpu``, or what an accelerator calls itself."""
+    import torch
+
+    where = loaded.model.device
+    return torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
 
 
 def describe_text(text: Text) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from kakeya_fast.quality.protocol import DEFAULTS, Options, measure_passage
 from kakeya_fast.quality.report import Report, describe_text
 from kakeya_fast.quality.setting import Setting
 from kakeya_fast.quality.texts import Text, load_text, passages
+from kakeya_fast.quality.workers import measure
 from kakeya_ref.errors import UsageError
 
 # Settings that share one uncompressed forward; a cache of each is held meanwhile.
@@ -26,13 +27,15 @@ def run(
     options: Options = DEFAULTS,
     out: Path | None = None,
     any_commit: bool = False,
+    workers: int = 1,
     step: Callable[[], None] = lambda: None,
 ) -> Report:
     """Report of all settings on ``count`` passages of ``ctx`` tokens.
 
     With ``out`` it is written after every passage and group of settings, and a run of the same
-    kind found there is continued (see :meth:`Report.resume` on ``any_commit``). ``step`` is called
-    once per forward pass; there are :func:`steps` of them.
+    kind found there is continued (see :meth:`Report.resume` on ``any_commit``). With ``workers``
+    above 1 that many processes share the work. ``step`` is called once per forward pass; there
+    are :func:`steps` of them.
 
     Raises
     ------
@@ -54,17 +57,25 @@ def run(
         from kakeya_fast.quality.metric import query_metric
 
         metrics = {name: query_metric(loaded, source) for name, source in sources.items()}
+    jobs, size = [], AT_ONCE
+    if workers > 1:
+        # Small enough that no process is left with the last large group.
+        size = min(size, max(1, (len(settings) * count - len(done)) // (2 * workers)))
     for passage in windows:
         left = [s for s in settings if (str(s), passage.index) not in done]
         for _ in range(steps(ctx, 1, len(settings), options) - steps(ctx, 1, len(left), options)):
             step()
-        for at in range(0, len(left), AT_ONCE):
-            group = left[at : at + AT_ONCE]
-            report.scores += measure_passage(
-                loaded.model, passage, group, options, metrics=metrics, step=step
-            )
-            if out:
-                report.write(out)
+        jobs += [(passage, left[at : at + size]) for at in range(0, len(left), size)]
+    if workers > 1 and jobs:
+        found = measure(loaded, jobs, options, metrics, workers, step)
+    else:
+        found = (
+            measure_passage(loaded.model, *job, options, metrics=metrics, step=step) for job in jobs
+        )
+    for scores in found:
+        report.scores += scores
+        if out:
+            report.write(out)
     return report
 
 

@@ -95,6 +95,24 @@ def test_report_is_resumed_and_reads_back(loaded, tmp_path):
     assert third.resume(out) == set()
 
 
+def test_workers_measure_what_one_process_does(loaded, tmp_path):
+    out, calls = tmp_path / "report.json", []
+    given = {"ctx": 96, "count": 2, "options": OPTIONS}
+    one = run(loaded, load_text("manual"), [RAW, COARSE], **given)
+    two = run(
+        loaded, load_text("manual"), [RAW, COARSE], **given, workers=2, out=out,
+        step=lambda: calls.append(1),
+    )  # fmt: skip
+    assert [(s.setting, s.passage) for s in two.scores] == [
+        (s.setting, s.passage) for s in one.scores
+    ]
+    for mine, theirs in zip(one.scores, two.scores, strict=True):
+        assert theirs.kl == pytest.approx(mine.kl, rel=1e-4, abs=1e-4)
+        assert theirs.sizes == mine.sizes
+    assert len(calls) >= steps(96, 2, 2, OPTIONS)
+    assert len(json.loads(out.read_text())["scores"]) == 4
+
+
 def test_another_run_is_not_resumed(loaded, tmp_path):
     out = tmp_path / "report.json"
     text = load_text("manual")
