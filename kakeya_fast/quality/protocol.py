@@ -6,14 +6,17 @@ through the model in chunks, once with the uncompressed cache and once per setti
 cache; the baseline logits of a chunk are computed once and shared by all settings. Attention of
 every layer reads decoded pages for every completed page; sinks and the unfilled page are exact.
 Compared per token, from ``warmup`` tokens on: KL(base || packed), the change of the negative log
-likelihood of the true next token, and whether the most likely token is the same.
+likelihood of the true next token, and whether the most likely token is the same. Until a query
+reads a page, a setting cannot differ from the base: those chunks are handed over, not run again.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kakeya_fast.quality.setting import Setting
 from kakeya_fast.quality.texts import Passage
@@ -102,14 +105,18 @@ def measure_passage(
             stop = min(end, len(passage.ids) - 1) - begin
             targets = ids[0, begin + skip + 1 : begin + stop + 1]
             feed = ids[:, begin:end]
-            base = _log_probs(model(feed, past_key_values=base_cache).logits[0, skip:stop])
+            base = _log_probs(_logits(model, feed, base_cache, skip, stop))
             base_nll -= float(base.gather(1, targets[:, None]).double().sum())
             step()
             tokens += len(targets)
-            for cache, total in zip(caches, totals, strict=True):
-                packed = model(feed, past_key_values=cache).logits[0, skip:stop]
-                for row, amount in enumerate(compare(base, packed, targets)[1:]):
-                    total[row] += amount
+            for setting, cache, total in zip(settings, caches, totals, strict=True):
+                if end <= _all_exact(setting, options):
+                    hand_over(base_cache, cache, begin)
+                    total[2] += len(targets)
+                else:
+                    packed = _logits(model, feed, cache, skip, stop)
+                    for row, amount in enumerate(compare(base, packed, targets)[1:]):
+                        total[row] += amount
                 step()
     at = (passage.index, passage.start, tokens, base_nll)
     return [
@@ -176,6 +183,32 @@ def compare(base: Tensor, packed: Tensor, targets: Tensor) -> tuple[int, float, 
         agree += int((p.argmax(-1) == q.argmax(-1)).sum())
         kl += float((p.exp() * (p - q)).sum(-1).double().sum())
     return len(targets), dnll, kl, agree
+
+
+def hand_over(clean: DynamicCache, cache: KakeyaCache, begin: int) -> None:
+    """Give a packed cache what the uncompressed one took in from token ``begin`` on."""
+    from kakeya_fast.hf import PackedLayer
+
+    for index, (layer, source) in enumerate(zip(cache.layers, clean.layers, strict=True)):
+        if isinstance(layer, PackedLayer):
+            layer.update(source.keys[:, :, begin:], source.values[:, :, begin:])
+        else:
+            cache.layers[index] = copy.deepcopy(source)
+
+
+def _all_exact(setting: Setting, options: Options) -> int:
+    """Tokens from the beginning whose queries read no page: exact whatever the codec."""
+    return options.sinks + setting.page_tokens(options.page_tokens) + setting.residual
+
+
+def _logits(model: PreTrainedModel, feed: Tensor, cache: Any, skip: int, stop: int) -> Tensor:
+    """Logits (stop - skip, vocab) of these positions; no others are computed where that is told."""
+    count, options = feed.shape[1], {}
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        options["logits_to_keep"] = max(1, count - skip)
+    logits = model(feed, past_key_values=cache, **options).logits[0]
+    first = count - len(logits)
+    return logits[max(0, skip - first) : max(0, stop - first)]
 
 
 def _log_probs(logits: Tensor) -> Tensor:

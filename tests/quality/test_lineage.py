@@ -21,7 +21,7 @@ def results(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(lineage, "MODELS", ("tiny-llama",))
     monkeypatch.setattr(lineage, "SCALES", {"tiny-llama": SCALE})
     monkeypatch.setattr(lineage, "load_model", lambda _: load_model(str(tiny)))
-    for name in ("CODECS_CTX", "SWEEP_CTX", "STAGES_CTX"):
+    for name in ("CTX", "STAGES_CTX"):
         monkeypatch.setattr(lineage, name, 800)
     # The calibration text is a download.
     tabled = [t for t in lineage.TABLED if "metric" not in t]
@@ -49,7 +49,7 @@ def test_every_part_measures_writes_and_renders(results, monkeypatch):
     table = (results / "codecs-tiny-llama.md").read_text()
     assert "skeleton:res=8 page=512 residual=256" in table
     depth = (results / "depth-tiny-llama.md").read_text()
-    assert "first 2 | turbo:b=3 page=512 | snapshot" in depth
+    assert "first 2 | turbo:b=2 page=512 | snapshot" in depth
     # Rendering alone measures nothing and changes nothing but the pictures and tables.
     before = {p.name: p.read_bytes() for p in results.glob("*.md")}
     run(monkeypatch, "depth", "codecs", "--render")

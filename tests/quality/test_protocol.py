@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from kakeya_fast.quality import protocol  # noqa: E402
 from kakeya_fast.quality.models import load_model  # noqa: E402
 from kakeya_fast.quality.protocol import Options, Setting, compare, measure_passage  # noqa: E402
 from kakeya_fast.quality.report import Report  # noqa: E402
@@ -47,6 +48,33 @@ def test_chunks_do_not_show(loaded, passage):
     assert one.tokens == other.tokens
     assert one.kl == pytest.approx(other.kl, rel=1e-3)
     assert one.dnll == pytest.approx(other.dnll, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("how", ["inforward", "snapshot"])
+def test_what_is_handed_over_is_what_a_forward_would_have_stored(loaded, passage, monkeypatch, how):
+    """Chunks whose queries read no page: 4 sinks and one page of 48 end with the second chunk."""
+    options = Options(chunk=26, warmup=10, page_tokens=48, backend="torch")
+    setting = Setting("scalar:b=1", "scalar:b=1", protocol=how)
+    ran = []
+    real = protocol.hand_over
+    monkeypatch.setattr(protocol, "hand_over", lambda *a: ran.append(a[2]) or real(*a))
+    short = measure_passage(loaded.model, passage, [setting], options)[0]
+    assert ran == [0, 26]
+    monkeypatch.setattr(protocol, "_all_exact", lambda *_: 0)
+    full = measure_passage(loaded.model, passage, [setting], options)[0]
+    assert short.tokens == full.tokens == 160 - 10 - 1
+    assert short.kl == pytest.approx(full.kl, rel=1e-3)
+    assert short.kl > 0.1
+    assert short.dnll == pytest.approx(full.dnll, rel=1e-3, abs=1e-3)
+    assert (short.agree, short.sizes) == (full.agree, full.sizes)
+
+
+def test_a_chunk_inside_the_warm_up_has_no_logits(loaded, passage):
+    one = Options(chunk=48, warmup=60, page_tokens=16, backend="torch")
+    many = Options(chunk=20, warmup=60, page_tokens=16, backend="torch")
+    a, b = (measure_passage(loaded.model, passage, [COARSE], o)[0] for o in (one, many))
+    assert a.tokens == b.tokens == 160 - 60 - 1
+    assert a.kl == pytest.approx(b.kl, rel=1e-3)
 
 
 def test_compare_against_the_definition():
