@@ -129,26 +129,13 @@ def rank_of(x: NDArray[np.floating], variance: float = PRESET.variance) -> int:
     return min(max(rank, LEAST_RANK), x.shape[1])
 
 
-def block_ranks(
-    x: NDArray[np.floating], preset: Historic = PRESET
-) -> tuple[list[int], list[list[int]]]:
-    """Ranks of the coded blocks of one stream of one layer: heads pooled, and of each head.
-
-    Parameters
-    ----------
-    x : (H, T, D)
-
-    Returns
-    -------
-    pooled : (blocks,) ints
-    heads : (blocks, H) ints
-    """
-    pooled, single = [], []
+def pooled_ranks(x: NDArray[np.floating], preset: Historic = PRESET) -> list[int]:
+    """Ranks of the coded blocks of one stream of one layer (H, T, D), all heads in one basis."""
+    found = []
     for block in range(preset.blocks(x.shape[1])):
         part = x[:, block * preset.block : (block + 1) * preset.block]
-        pooled.append(rank_of(part.reshape(-1, x.shape[2]), preset.variance))
-        single.append([rank_of(head, preset.variance) for head in part])
-    return pooled, single
+        found.append(rank_of(part.reshape(-1, x.shape[2]), preset.variance))
+    return found
 
 
 def implied_rank(

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from benchmarks.accounting import Claim, Historic, claim, true_page_nbytes
 from benchmarks.standard_run import COLUMNS
 from benchmarks.standard_settings import TABLE_ROW, TABLE_SLOT, Setting
@@ -62,7 +64,11 @@ def measured(data: dict[str, Any], name: str, tokens: int, *, held: bool = False
         Exact tokens in the dtype of the run. Otherwise in bf16, two bytes a number, as the
         baseline; coded bytes are the same in both.
     """
-    rows = data["runs"][name]["contexts"][str(tokens)]["layers"]
+    return sizes(data, data["runs"][name]["contexts"][str(tokens)]["layers"], held=held)
+
+
+def sizes(data: dict[str, Any], rows: list[list[int]], *, held: bool = False) -> Sizes:
+    """Bytes of a cache from the rows of its layers; see :func:`measured`."""
     itemsize = data["model"]["itemsize"]
     full = sliding = 0
     for layer, row in zip(shape_of(data).layers, rows, strict=True):
@@ -98,26 +104,19 @@ def historic(data: dict[str, Any], tokens: int) -> Claim:
     for index, layer in full_layers(data):
         found = data["clean_ranks"][str(index)]
         for stream, dim in (("k", layer.k_dim), ("v", layer.v_dim)):
-            total += claim(found[f"{stream}_pooled"], tokens, layer.heads, dim, preset)
+            total += claim(found[stream], tokens, layer.heads, dim, preset)
     return total
 
 
-def mean_rank(
-    ranks: dict[str, dict[str, Any]], stream: str, pages: int, dims: list[int]
-) -> tuple[float, float]:
-    """Mean rank of the first pages of a stream over all layers, and as a share of the head dim.
+def mean_rank(ranks: dict[str, dict[str, Any]], stream: str, pages: int) -> float:
+    """Mean rank of the first pages of a stream, over all layers; NaN where there is no page.
 
     Parameters
     ----------
     ranks : by layer, then by stream: (pages,) or (pages, H) ints
-    dims : head dims of the layers, in order
     """
-    total = share = count = 0.0
-    for found, dim in zip(ranks.values(), dims, strict=True):
-        for entry in found[stream][:pages]:
-            for rank in entry if isinstance(entry, list) else [entry]:
-                total, share, count = total + rank, share + rank / dim, count + 1
-    return total / count, share / count
+    entries = [entry for found in ranks.values() for entry in found[stream][:pages]]
+    return float(np.mean(np.concatenate([np.atleast_1d(e) for e in entries] or [[np.nan]])))
 
 
 def is_shared(codec: Codec) -> bool:

@@ -19,6 +19,7 @@ from benchmarks.standard_bytes import (
     measured,
     setting_of,
     shape_of,
+    sizes,
     storage,
 )
 from benchmarks.standard_cross import cross_page, shapes_page
@@ -77,7 +78,7 @@ def model_page(prose: dict[str, Any], again: dict[str, Any] | None) -> list[str]
     lines += ["", "## How sure the projections are", "", *_bands(prose, last)]
     lines += ["", "## Prose against one paragraph repeated", "", *_repetition(prose, again)]
     lines += ["", "## Two ways to count `skeleton`", "", *_accountings(prose, again)]
-    lines += ["", "## What it did to the model", "", *_damage(prose)]
+    lines += ["", "## Filled and in use", "", *_live(prose)]
     lines += ["", "## Held in memory", "", *_held(prose)]
     return [*lines, "", f"![ratio against context]({shape.name}.png)"]
 
@@ -148,8 +149,7 @@ def _repetition(prose: dict[str, Any], again: dict[str, Any] | None) -> list[str
             for stream in "kv":
                 for data in (prose, again):
                     ranks = data["runs"][name]["ranks"]
-                    rank, _ = mean_rank(ranks, stream, setting.pages(tokens), dims)
-                    cells.append(f"{rank:.1f}")
+                    cells.append(f"{mean_rank(ranks, stream, setting.pages(tokens)):.1f}")
             rows.append([name, k(tokens), *cells])
     period = again["text"]["period"]
     head = ["setting", "context", "ratio, prose", "ratio, repeated", "K rank, prose",
@@ -168,72 +168,63 @@ def _accountings(prose: dict[str, Any], again: dict[str, Any] | None) -> list[st
     for label, data in (("prose", prose), ("repeated", again)):
         if data is None or "skeleton" not in data["runs"]:
             continue
-        preset = PRESET
-        dims = [layer.k_dim for _, layer in full_layers(data)]
         for tokens in contexts_of(data, "skeleton"):
             base, said = baseline(data, tokens), historic(data, tokens)
-            pages = preset.blocks(tokens)
-            ranks = [
-                f"{mean_rank(data['clean_ranks'], f'{s}_{how}', pages, dims)[0]:.1f}"
-                for s in "kv"
-                for how in ("pooled", "heads")
-            ]
-            sizes = (measured(data, "skeleton", tokens).total, said.exact, said.projected)
-            rows.append([label, k(tokens), *(f"{base.total / x:.2f}" for x in sizes), *ranks])
+            pages = PRESET.blocks(tokens)
+            found = (data["clean_ranks"], data["runs"]["skeleton"]["ranks"])
+            ranks = [f"{mean_rank(r, s, pages):.1f}" for s in "kv" for r in found]
+            counts = (measured(data, "skeleton", tokens).total, said.exact, said.projected)
+            rows.append([label, k(tokens), *(f"{base.total / x:.2f}" for x in counts), *ranks])
     head = ["text", "context", "true bytes", "predecessor, exact", "predecessor, projected",
             "K rank pooled", "K rank by head", "V rank pooled", "V rank by head"]  # fmt: skip
     return [
         "Ratios of the whole cache. *True*: bytes kept. *Exact*: float32 and int64 fields, one",
         "basis for all KV heads of a layer. *Projected*: half of that coded part, the figure of",
         "its headlines. Ranks are those of the uncompressed keys and values at 95 % of the",
-        "variance, heads pooled as it did, and head by head.",
+        "variance, heads pooled as it did, and head by head as `skeleton` fits them.",
         "",
         *table(head, rows),
     ]
 
 
-def _damage(data: dict[str, Any]) -> list[str]:
+def _live(data: dict[str, Any]) -> list[str]:
     rows = []
     for name, run in data["runs"].items():
-        cells = [
-            f"{point['dnll']:+.3f}, {100 * point['agree']:.1f} %"
-            for point in (run["contexts"][str(n)] for n in contexts_of(data, name))
-        ]
-        rows.append([name, *cells])
+        if "live" in run:
+            tokens = run["live"]["tokens"]
+            used = sizes(data, run["live"]["layers"]).total
+            found = measured(data, name, tokens).total
+            rows.append([name, k(tokens), str(found), str(used), f"{(used - found) / found:+.2%}"])
     return [
-        f"Over the last {data['protocol']['watch']} tokens of each context: change of the negative",
-        "log likelihood in nats per token, and how often the most likely token stayed. One",
-        "passage: a sign of life, no measurement of quality; those stand in `results/quality`.",
+        "All caches of a run are filled from one uncompressed prefill. In a cache that the model",
+        "reads, fits see keys and values that earlier layers' damage went into; fixed rates cannot",
+        "differ, fitted ones were measured once more in use:",
         "",
-        *table(["", *map(k, _contexts(data))], rows),
+        *table(["setting", "context", "filled", "in use", "difference"], rows),
     ]
 
 
 def _held(data: dict[str, Any]) -> list[str]:
+    points, itemsize = data["baseline"]["contexts"], data["model"]["itemsize"]
     rows = []
-    points = data["baseline"]["contexts"]
-    itemsize = data["model"]["itemsize"]
     for tokens in _contexts(data):
-        point, base = points[str(tokens)], baseline(data, tokens, itemsize).total
-        more = f"{storage(data, tokens) / MIB:.2f}"
-        rows.append(["uncompressed", k(tokens), f"{base / MIB:.2f}", more, *_spent(point)])
-    for name, run in data["runs"].items():
-        for tokens in contexts_of(data, name):
-            found = measured(data, name, tokens, held=True).total / MIB
-            rows.append(
-                [name, k(tokens), f"{found:.2f}", "", *_spent(run["contexts"][str(tokens)])]
-            )
+        base = baseline(data, tokens, itemsize).total / MIB
+        more = storage(data, tokens) / MIB
+        peak = points[str(tokens)]["peak_rss"] / MIB
+        held = [
+            f"{measured(data, name, tokens, held=True).total / MIB:.2f}"
+            if tokens in contexts_of(data, name)
+            else ""
+            for name in data["runs"]
+        ]
+        rows.append([k(tokens), f"{base:.2f}", f"{more:.2f}", *held, f"{peak:.0f}"])
     return [
         f"MiB as held, exact tokens in {data['model']['dtype']}; *storage* counts the views of",
         "larger tensors that the library's sliding layers keep. Peak memory is that of the whole",
-        "process, weights included; seconds are those of a shared machine and no benchmark.",
+        "process, with the weights and all of these caches.",
         "",
-        *table(["cache", "context", "MiB", "storage", "peak RSS", "seconds"], rows),
+        *table(["context", "uncompressed", "storage", *data["runs"], "peak RSS"], rows),
     ]
-
-
-def _spent(point: dict[str, Any]) -> list[str]:
-    return [f"{point['peak_rss'] / MIB:.0f}", f"{point['seconds']:.0f}"]
 
 
 def _describe(s: Any) -> str:

@@ -1,4 +1,4 @@
-"""One pass of a model over a stretch of tokens, its cache measured at every context on the way.
+"""One pass of a model over a stretch of tokens, and all caches filled from it.
 
 A cache only ever appends, so a shorter context is a checkpoint of a longer run: same pages, same
 bytes as a run that ends there.
@@ -7,90 +7,54 @@ bytes as a run that ends there.
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from benchmarks.accounting import Historic, block_ranks
+from benchmarks.accounting import Historic, pooled_ranks
 from kakeya_fast.hf.layer import PackedLayer
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
 COLUMNS = (
     "pages", "codes", "scales", "padding", "spare", "skeletons", "sinks", "tail", "tables",
 )  # fmt: skip
-ROWS_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A cache at one context.
-
-    Attributes
-    ----------
-    tokens : int
-    seconds : float
-        Wall time of the pass so far.
-    peak_rss : int
-        Most bytes the process held since the pass began, weights included; 0 where unknown.
-    nll : (W,) float32
-        Negative log likelihoods of the last tokens of the context.
-    top1 : (W,) int64
-        Most likely tokens at the same places.
-    """
-
-    tokens: int
-    seconds: float
-    peak_rss: int
-    nll: Tensor
-    top1: Tensor
 
 
 def prefill(
-    model: PreTrainedModel,
-    ids: Sequence[int],
-    contexts: Sequence[int],
-    cache: Any,
-    *,
-    chunk: int,
-    watch: int,
-) -> Iterator[Checkpoint]:
-    """Feed ``ids`` in chunks, stopping at every context; the cache is then ready to be measured.
+    model: PreTrainedModel, ids: Sequence[int], contexts: Sequence[int], cache: Any, chunk: int
+) -> Iterator[tuple[int, int]]:
+    """Feed ``ids`` in chunks; (begin, end) after each. One ends at every context.
 
-    Chunks bound what attention and logits need at once. They end at every context, so that they
-    do not depend on which contexts come later.
+    Chunks bound what attention and logits need at once. Those that end at a context are cut the
+    same way whatever contexts come later.
     """
     keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
-    feed = torch.tensor([list(ids)], device=model.device)
-    _forget_peak()
-    began, at = time.monotonic(), 0
+    options = {"logits_to_keep": 1} if keeps else {}
+    feed, at = torch.tensor([list(ids)], device=model.device), 0
     for context in sorted(contexts):
         while at < context:
-            end = min(at + chunk, context)
-            last = min(watch + 1, end - at) if end == context else 1
-            kwargs = {"logits_to_keep": last} if keeps else {}
-            # Not around the yield: a caller between two contexts is in no inference mode.
+            begin, at = at, min(at + chunk, context)
+            # Not around the yield: a caller between two chunks is in no inference mode.
             with torch.inference_mode():
-                logits = model(feed[:, at:end], past_key_values=cache, **kwargs).logits[0, -last:]
-            at = end
-        nll, top1 = _score(logits[:-1], feed[0, context - last + 1 : context])
-        yield Checkpoint(context, time.monotonic() - began, _peak(), nll, top1)
+                model(feed[:, begin:at], past_key_values=cache, **options)
+            yield begin, at
 
 
-def _score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    losses = [
-        torch.nn.functional.cross_entropy(
-            logits[i : i + ROWS_AT_ONCE].float(), targets[i : i + ROWS_AT_ONCE], reduction="none"
-        )
-        for i in range(0, len(targets), ROWS_AT_ONCE)
-    ]
-    return torch.cat(losses), logits.argmax(-1)
+def fill(cache: Any, clean: Any, begin: int) -> None:
+    """Give a packed cache the tokens of an uncompressed one from ``begin`` on, and pack them."""
+    for index, (layer, source) in enumerate(zip(cache.layers, clean.layers, strict=True)):
+        if isinstance(layer, PackedLayer):
+            layer.update(source.keys[:, :, begin:], source.values[:, :, begin:])
+            layer.state.settle(np.zeros(1, np.int64))
+            layer.crop(0)
+        else:
+            # The library's own layer keeps the same in both caches.
+            cache.layers[index] = source
 
 
 def dynamic_rows(cache: Any) -> list[list[int]]:
@@ -120,7 +84,7 @@ def packed_rows(cache: Any) -> list[list[int]]:
 
 
 def clean_ranks(cache: Any, full: Sequence[int], preset: Historic) -> dict[str, dict[str, Any]]:
-    """Ranks of the blocks of an uncompressed cache, by layer: heads pooled, and head by head.
+    """Ranks of the blocks of an uncompressed cache as the predecessor took them, by layer.
 
     Parameters
     ----------
@@ -128,14 +92,13 @@ def clean_ranks(cache: Any, full: Sequence[int], preset: Historic) -> dict[str, 
         Places of the full-attention layers among the layers that keep something.
     """
     held = [x for x in cache.layers if getattr(x, "is_initialized", False)]
-    found = {}
-    for index in full:
-        entry = {}
-        for stream, x in (("k", held[index].keys), ("v", held[index].values)):
-            pooled, heads = block_ranks(x[0].float().cpu().numpy(), preset)
-            entry |= {f"{stream}_pooled": pooled, f"{stream}_heads": heads}
-        found[str(index)] = entry
-    return found
+    return {
+        str(index): {
+            stream: pooled_ranks(x[0].float().cpu().numpy(), preset)
+            for stream, x in (("k", held[index].keys), ("v", held[index].values))
+        }
+        for index in full
+    }
 
 
 def page_ranks(cache: Any, full: Sequence[int]) -> dict[str, dict[str, list[list[int]]]]:
@@ -150,7 +113,8 @@ def page_ranks(cache: Any, full: Sequence[int]) -> dict[str, dict[str, list[list
     return found
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
+    """Count the most memory held from here on."""
     try:
         Path("/proc/self/clear_refs").write_text("5", "ascii")
     except OSError:
@@ -158,7 +122,8 @@ def _forget_peak() -> None:
         return
 
 
-def _peak() -> int:
+def peak_rss() -> int:
+    """Most bytes the process held since then, weights and caches included; 0 where unknown."""
     try:
         lines = Path("/proc/self/status").read_text("ascii").splitlines()
     except OSError:
