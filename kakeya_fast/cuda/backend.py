@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kakeya_fast.cuda import checks, params
+from kakeya_fast.cuda import attend_plan, checks, params
+from kakeya_fast.cuda.attend_backend import Attends
 from kakeya_fast.cuda.calls import Calls
 from kakeya_fast.cuda.launch import CupyLauncher, Launcher, cuda_device
 from kakeya_fast.cuda.pool import check_pool, check_slots, check_values
@@ -21,8 +22,10 @@ from kakeya_ref.contract import as_pages
 from kakeya_ref.errors import ShapeError, Unsupported
 from kakeya_ref.types import Basis, PageLayout, Support
 
+FEATURES = frozenset({"decode", "encode"})
 
-class Backend:
+
+class Backend(Attends):
     """Page bodies on an NVIDIA GPU: own kernels, torch tensors in and out, torch's stream.
 
     The first use of a layout compiles its kernels, a second or so, and keeps them on disk;
@@ -53,6 +56,7 @@ class Backend:
         launcher = launcher or CupyLauncher(cuda_device(device))
         self.device = launcher.device
         self._calls = Calls(launcher)
+        Attends.__init__(self, launcher)
 
     def __reduce__(self) -> tuple[type[Backend], tuple[str]]:
         return Backend, (str(self.device),)
@@ -62,7 +66,10 @@ class Backend:
         reason = params.refusal(layout)
         if not reason and sys.byteorder != "little":
             reason = "pages need a little-endian host"
-        return Support(False, frozenset(), reason) if reason else Support(True)
+        if reason:
+            return Support(False, frozenset(), reason)
+        attends = not attend_plan.refusal((layout, layout))
+        return Support(True, FEATURES | {"attend"} if attends else FEATURES)
 
     def prepare(
         self,

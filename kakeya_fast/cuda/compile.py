@@ -36,7 +36,7 @@ class Unit(NamedTuple):
 
     source: str
     defines: tuple[str, ...]
-    entries: tuple[str, str]
+    entries: tuple[str, ...]
 
     def __str__(self) -> str:
         macros = (d.removeprefix("-DKAKEYA_") for d in self.defines)

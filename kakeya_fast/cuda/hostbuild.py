@@ -30,6 +30,7 @@ FLAGS = (
 
 _CODECS = {"raw": 0, "fp8": 1, "int": 2, "scalar": 3, "d4": 4, "e8": 5}
 _FIELDS = ("D", "P", "KIND", "VECTORS", "B", "G", "CHANNEL", "Q", "STORED")
+ATTEND_ARGUMENTS = 30  # pointers too are words of 8 bytes
 _lock = threading.Lock()
 
 
@@ -71,6 +72,25 @@ def run(
     call(*head, blocks * params.WARPS, *args)
 
 
+def start(numbers: tuple[int, ...], grid: tuple[int, int, int], args: tuple[int, ...]) -> None:
+    """Run the attention kernel on the calling thread.
+
+    Parameters
+    ----------
+    numbers : tuple of int
+        A :class:`kakeya_fast.cuda.attend_plan.Numbers`.
+    args : tuple of int
+        Arguments of the device's entry, pointers and bits of floats as integers.
+    """
+    plan = (ctypes.c_int * len(numbers))(*numbers)
+    library().kakeya_host_attend(plan, *grid, *args)
+
+
+def shared(numbers: tuple[int, ...]) -> int:
+    """Bytes of shared memory that the kernel source reckons with."""
+    return int(library().kakeya_host_attend_shared((ctypes.c_int * len(numbers))(*numbers)))
+
+
 @cache
 def _load(path: Path) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(path))
@@ -84,6 +104,10 @@ def _load(path: Path) -> ctypes.CDLL:
     ]  # fmt: skip
     lib.kakeya_host_encode.restype = lib.kakeya_host_decode.restype = None
     lib.kakeya_host_flushes.argtypes = [ctypes.c_float]
+    lib.kakeya_host_attend.argtypes = [pointer, *[word] * (3 + ATTEND_ARGUMENTS)]
+    lib.kakeya_host_attend.restype = None
+    lib.kakeya_host_attend_shared.argtypes = [pointer]
+    lib.kakeya_host_attend_shared.restype = word
     return lib
 
 
@@ -125,7 +149,8 @@ def _build(compiler: str, path: Path) -> None:
     # Renamed into place: another process may be reading or writing the same file.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        command = [compiler, *FLAGS, str(params.SOURCES / "host.cpp"), "-o", str(made)]
+        sources = [str(path) for path in sorted(params.SOURCES.glob("*.cpp"))]
+        command = [compiler, *FLAGS, *sources, "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Unsupported(RULE, f"{compiler} refuses the kernels: {done.stderr[:2000]}")

@@ -14,6 +14,8 @@ from kakeya_ref.errors import Unsupported, UsageError
 from kakeya_ref.types import PageLayout
 
 NULL = 0
+STATIC = 48 * 1024  # bytes of shared memory that every kernel may have
+SHARED_OPTIN = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
 Args = tuple[int, ...]
 
 
@@ -24,9 +26,25 @@ class Launcher(Protocol):
     """
 
     device: torch.device
+    processors: int  # multiprocessors of the device
+    shared: int  # bytes of shared memory that a block may have
 
     def run(self, unit: Unit, entry: str, layout: PageLayout, pages: int, args: Args) -> None:
         """Queue one kernel on the current stream; does not wait for it."""
+
+    def load(self, unit: Unit) -> None:
+        """Compile and load the kernels of a unit, so that they can be started while capturing."""
+
+    def start(
+        self,
+        unit: Unit,
+        entry: str,
+        grid: tuple[int, int, int],
+        threads: int,
+        shared: int,
+        args: Args,
+    ) -> None:
+        """Queue a kernel of a loaded unit, with dynamic shared memory, on the current stream."""
 
 
 class CupyLauncher:
@@ -52,6 +70,8 @@ class CupyLauncher:
         self.device, self._cupy = device, cupy
         major, minor = torch.cuda.get_device_capability(device)
         self.arch = compiler.architecture((major, minor), tuple(nvrtc.getSupportedArchs()))
+        self.processors = torch.cuda.get_device_properties(device).multi_processor_count
+        self.shared = cupy.cuda.runtime.deviceGetAttribute(SHARED_OPTIN, device.index)
         self._kernels: dict[tuple[Unit, str], Any] = {}
         self._lock = threading.Lock()
 
@@ -62,7 +82,27 @@ class CupyLauncher:
             refuse_while_capturing(self.device, str(layout))
             self._load(unit)
             kernel = self._kernels[unit, entry]
-        self._start(kernel, *params.launch(layout, max(1, pages)), args)
+        blocks, threads = params.launch(layout, max(1, pages))
+        self._start(kernel, (blocks, 1, 1), threads, args)
+
+    def load(self, unit: Unit) -> None:
+        """Compile and load; see :class:`Launcher`."""
+        self.kernel(unit, unit.entries[0])
+
+    def start(
+        self,
+        unit: Unit,
+        entry: str,
+        grid: tuple[int, int, int],
+        threads: int,
+        shared: int,
+        args: Args,
+    ) -> None:
+        """Queue one kernel; see :class:`Launcher`."""
+        kernel = self._kernels[unit, entry]
+        if shared > STATIC and kernel.max_dynamic_shared_size_bytes < shared:
+            kernel.max_dynamic_shared_size_bytes = shared
+        self._start(kernel, grid, threads, args, shared)
 
     def kernel(self, unit: Unit, entry: str) -> Any:
         """A kernel as CuPy holds it, with its registers and local memory as attributes."""
@@ -70,13 +110,20 @@ class CupyLauncher:
             self._load(unit)
         return self._kernels[unit, entry]
 
-    def _start(self, kernel: Any, blocks: int, threads: int, args: Args) -> None:
+    def _start(
+        self,
+        kernel: Any,
+        grid: tuple[int, int, int],
+        threads: int,
+        args: Args,
+        shared: int = 0,
+    ) -> None:
         stream = torch.cuda.current_stream(self.device).cuda_stream
         with torch.cuda.device(self.device):
             # A thread that has not used CUDA yet has no context, and launching needs one.
             self._cupy.cuda.runtime.setDevice(self.device.index)
             with self._cupy.cuda.Stream.from_external(_Stream(stream)):
-                kernel((blocks,), (threads,), args)
+                kernel(grid, (threads,), args, shared_mem=shared)
 
     def _load(self, unit: Unit) -> None:
         with self._lock, torch.cuda.device(self.device):

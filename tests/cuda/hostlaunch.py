@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kakeya_fast.cuda import hostbuild
+from kakeya_fast.cuda import attend_plan, hostbuild
 from kakeya_fast.cuda.compile import Unit
 from kakeya_fast.cuda.launch import Args
 from kakeya_ref.types import PageLayout
@@ -14,6 +14,7 @@ class HostLauncher:
     """Runs what the GPU would be asked to run, and remembers it."""
 
     device = torch.device("cpu")
+    processors, shared = 8, 227 << 10
 
     def __init__(self) -> None:
         self.seen: list[tuple[Unit, str, int, Args]] = []
@@ -21,3 +22,12 @@ class HostLauncher:
     def run(self, unit: Unit, entry: str, layout: PageLayout, pages: int, args: Args) -> None:
         self.seen.append((unit, entry, pages, args))
         hostbuild.run(layout, unit.defines, entry, pages, args)
+
+    def load(self, unit: Unit) -> None:
+        pass
+
+    def start(self, unit: Unit, entry: str, grid: tuple, threads: int, shared: int, args: Args):
+        given = dict(d.removeprefix("-DKAKEYA_").split("=") for d in unit.defines)
+        numbers = tuple(int(given[name]) for name in attend_plan.FIELDS)
+        assert (threads, shared) == (32 * int(given["WARPS"]), hostbuild.shared(numbers))
+        hostbuild.start(numbers, grid, args)

@@ -18,10 +18,12 @@ constexpr int WARP = 32;
 #if defined(__CUDACC__)
 #define KAKEYA_FN __device__ __forceinline__
 #define KAKEYA_UNROLL _Pragma("unroll")
+#define KAKEYA_UNROLL_SOME _Pragma("unroll 8")
 #include "lane_device.cuh"
 #else
 #define KAKEYA_FN inline
 #define KAKEYA_UNROLL
+#define KAKEYA_UNROLL_SOME
 #include "lane_host.cuh"
 #endif
 

@@ -1,0 +1,218 @@
+"""Attention over packed pages: operands checked, kernels chosen, work space kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kakeya_fast.cuda import attend_plan as plan
+from kakeya_fast.cuda import checks, params
+from kakeya_fast.cuda.compile import Unit
+from kakeya_fast.cuda.launch import NULL, Launcher, refuse_while_capturing
+from kakeya_ref.errors import ShapeError, Unsupported
+from kakeya_ref.types import PageLayout
+
+RULE = "attend.operand.fits"
+WARP = 32
+
+
+class Attention:
+    """One kind of call: codecs, shapes and options are fixed, contexts grow up to ``pages``.
+
+    Compiles and loads its kernel when made, and holds the work space; a call launches that one
+    kernel, waits for nothing and allocates nothing where ``out`` and ``lse`` are given, so it can
+    be captured in a graph. Lengths are read from device memory. Calls that overlap in time need
+    objects of their own.
+
+    Rule: attend.memory.bounded, backend.graph.prepared
+
+    Parameters
+    ----------
+    launcher : Launcher
+    layouts : two PageLayout
+        Of K and of V.
+    batch, heads, rows : int
+        ``B``, ``H`` and ``M``.
+    pages : int
+        Most pages of a row: ``N``.
+    dtype : torch.dtype
+        Of the queries.
+    softcap, window, bias : bool
+        Whether calls have them.
+    tuned : Tuning, optional
+    splits : int, optional
+        Blocks that share the pages of one KV head; chosen to fill the device if not given.
+
+    Raises
+    ------
+    Unsupported
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        layouts: tuple[PageLayout, PageLayout],
+        *,
+        batch: int,
+        heads: int,
+        rows: int,
+        pages: int,
+        dtype: torch.dtype,
+        softcap: bool = False,
+        window: bool = False,
+        bias: bool = False,
+        tuned: plan.Tuning | None = None,
+        splits: int | None = None,
+    ) -> None:
+        reason = plan.refusal(layouts)
+        if reason:
+            raise Unsupported(RULE, reason)
+        device = launcher.device
+        refuse_while_capturing(device, "attention")
+        kind = params.KINDS[checks.dtype_name(dtype)]
+        tuned = tuned or plan.tuning(layouts, rows, launcher.shared)
+        self.numbers = plan.numbers(
+            layouts, kind, rows, tuned, softcap=softcap, window=window, bias=bias
+        )
+        self._launcher, self._layouts, self._dtype = launcher, layouts, dtype
+        self.shape = (batch, heads, rows, pages)
+        self.groups = -(-rows // self.numbers.rows)
+        blocks = batch * heads * self.groups
+        room = launcher.processors * tuned.resident
+        self.splits = splits or plan.splits(self.numbers, blocks, pages, room)
+        with torch.inference_mode(False):
+            words = plan.tables(self.numbers.kb, self.numbers.vb).view(np.int32)
+            self._tables = torch.from_numpy(words.copy()).to(device)
+            size = blocks * self.splits * self.numbers.partial
+            self._work = torch.empty(size, dtype=torch.float32, device=device)
+            self._tickets = torch.zeros(blocks, dtype=torch.int32, device=device)
+            self._nobody = torch.zeros(batch, dtype=torch.int32, device=device)
+        self.unit = Unit("attend.cu", self.numbers.defines(tuned.resident), (plan.ENTRY,))
+        launcher.load(self.unit)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        q: Tensor,
+        k_pages: Tensor,
+        v_pages: Tensor,
+        paged: Any,
+        scaling: float,
+        *,
+        bias: Tensor | None = None,
+        softcap: float | None = None,
+        window: int | None = None,
+        count: Tensor | None = None,
+        other: tuple[Tensor, Tensor] | None = None,
+        out: Tensor | None = None,
+        lse: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The partial of all tokens of the pages that each query sees.
+
+        Rule: attend.basis.once, attend.logit, attend.visible.page, attend.visible.window,
+        attend.operand.fits
+
+        Parameters
+        ----------
+        q : (B, H, 1, M, D) or (B, H, M, D)
+            In the coded basis of K, of the object's dtype.
+        k_pages, v_pages : (S, nbytes) uint8
+            Pools of page bodies, rows strided by multiples of 16 bytes.
+        paged : kakeya_ref.types.Paged
+            Of int32 tensors on the device, ``origin`` int64.
+        count : (B,) int32, optional
+            Pages of each row; those from there on are not looked at.
+        other : (B, H, M, E) and (B, H, M) float32, optional
+            A partial over other tokens, in the coded basis of V, that is merged into the result.
+        out, lse : optional
+            Filled in place of new tensors.
+
+        Returns
+        -------
+        out : (B, H, M, E) float32, in the coded basis of V
+        lse : (B, H, M) float32
+
+        Raises
+        ------
+        ShapeError
+        """
+        batch, heads, rows, pages = self.shape
+        device, n = self._launcher.device, self.numbers
+        if q.dim() == 5 and q.shape[2] == 1:
+            q = q[:, :, 0]
+        _same(q, (batch, heads, rows, n.d), self._dtype, device, "q")
+        options = (softcap is not None, window is not None, bias is not None)
+        if options != (bool(n.softcap), bool(n.window), bool(n.bias)) or paged.frame is not None:
+            raise ShapeError(RULE, "softcap, window, bias and frames are fixed when made")
+        for pool, layout in zip((k_pages, v_pages), self._layouts, strict=True):
+            if pool.dtype != torch.uint8 or pool.dim() != 2 or pool.shape[1] != layout.nbytes:
+                raise ShapeError(RULE, f"pages of {layout} are (S, {layout.nbytes}) uint8")
+            checks.same_device(pool, device)
+            if not checks.in_place(pool):
+                raise ShapeError(RULE, f"rows of pages start at multiples of {checks.ALIGN} bytes")
+        now = paged.slots.shape[2]
+        _same(paged.slots, (batch, heads, now), torch.int32, device, "slots", inner=True)
+        for name in ("first", "length", "since"):
+            _same(getattr(paged, name), (batch, now), torch.int32, device, name)
+        if now > pages:
+            raise ShapeError(RULE, f"{now} pages, made for {pages}")
+        _same(paged.origin, (batch,), torch.int64, device, "origin")
+        if count is not None:
+            _same(count, (batch,), torch.int32, device, "count")
+        if bias is not None:
+            bias = bias.reshape(batch, heads, rows)
+            _same(bias, (batch, heads, rows), torch.float32, device, "bias")
+        shape = (batch, heads, rows, n.dv)
+        if other is not None:
+            _same(other[0], shape, torch.float32, device, "other")
+            _same(other[1], shape[:3], torch.float32, device, "other")
+        if out is None:
+            out = torch.empty(shape, dtype=torch.float32, device=device)
+        if lse is None:
+            lse = torch.empty(shape[:3], dtype=torch.float32, device=device)
+        _same(out, shape, torch.float32, device, "out")
+        _same(lse, shape[:3], torch.float32, device, "lse")
+        args = (
+            *(k_pages.data_ptr(), k_pages.stride(0), v_pages.data_ptr(), v_pages.stride(0)),
+            *(paged.slots.data_ptr(), paged.slots.stride(0), paged.slots.stride(1)),
+            *(paged.first.data_ptr(), paged.length.data_ptr(), paged.since.data_ptr(), now),
+            *(_at(count), paged.origin.data_ptr(), q.data_ptr(), _at(bias)),
+            *(self._tables.data_ptr(), _bits(scaling), _bits(softcap or 0.0), window or 0),
+            *(now, heads, rows, paged.queries, self.splits),
+            *(self._work.data_ptr(), self._tickets.data_ptr()),
+            *((NULL, NULL) if other is None else (other[0].data_ptr(), other[1].data_ptr())),
+            *(out.data_ptr(), lse.data_ptr()),
+        )
+        grid = (self.splits, heads * self.groups, batch)
+        self._launcher.start(self.unit, plan.ENTRY, grid, n.warps * WARP, n.shared, args)
+        return out, lse
+
+
+def _same(
+    x: Tensor,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    name: str,
+    *,
+    inner: bool = False,
+) -> None:
+    """Refuse an operand that is not what the kernel reads."""
+    if not isinstance(x, Tensor) or x.dtype != dtype or tuple(x.shape) != tuple(shape):
+        found = (tuple(x.shape), x.dtype) if isinstance(x, Tensor) else type(x).__name__
+        raise ShapeError(RULE, f"{name}: want {tuple(shape)} {dtype}, got {found}")
+    checks.same_device(x, device)
+    if not (x.is_contiguous() or (inner and (x.shape[-1] < 2 or x.stride(-1) == 1))):
+        raise ShapeError(RULE, f"{name} is not contiguous")
+
+
+def _at(x: Tensor | None) -> int:
+    return NULL if x is None else x.data_ptr()
+
+
+def _bits(x: float) -> int:
+    return int(np.float32(x).view(np.uint32))

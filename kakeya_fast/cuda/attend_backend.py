@@ -1,0 +1,128 @@
+"""The part of the CUDA backend that attends over packed pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kakeya_fast.cuda.attend import Attention
+from kakeya_fast.cuda.launch import Launcher
+from kakeya_ref.errors import Unsupported
+from kakeya_ref.types import PageLayout
+
+TABLE = ("slots", "first", "length", "since", "frame")
+
+
+class Attends:
+    """The part of the CUDA backend that attends over pages.
+
+    Keeps one :class:`Attention` for each kind of call, made at its first use.
+    """
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+        self._made: dict[tuple[Any, ...], Attention] = {}
+
+    def prepare_attend(
+        self,
+        layouts: tuple[PageLayout, PageLayout],
+        shape: tuple[int, int, int],
+        pages: int,
+        dtype: torch.dtype,
+        **flags: bool,
+    ) -> Attention:
+        """What carries out :meth:`attend_tensor` of one kind, compiled and with work space.
+
+        Rule: backend.graph.prepared
+
+        Parameters
+        ----------
+        shape : B, H, M
+        pages : int
+            Most pages of a row, rounded up to a power of two.
+        dtype : torch.dtype
+            Of the queries.
+        **flags
+            ``softcap``, ``window``, ``bias``: whether calls have them.
+
+        Raises
+        ------
+        Unsupported
+        """
+        # In powers of two: a context that grows needs few of them.
+        pages = 1 << max(0, pages - 1).bit_length()
+        key = (layouts, *shape, pages, dtype, *sorted(k for k, on in flags.items() if on))
+        if key not in self._made:
+            batch, heads, rows = shape
+            self._made[key] = Attention(
+                self._launcher,
+                layouts,
+                batch=batch,
+                heads=heads,
+                rows=rows,
+                pages=pages,
+                dtype=dtype,
+                **flags,
+            )
+        return self._made[key]
+
+    def attend(self, q: Any, *given: Any, **options: Any) -> Any:
+        """A partial of attention on arrays; see :meth:`attend_tensor`."""
+        return attend_arrays(self.attend_tensor, self._launcher.device, q, *given, **options)
+
+    def attend_tensor(
+        self,
+        q: Tensor,
+        k_pages: Tensor,
+        v_pages: Tensor,
+        layouts: tuple[PageLayout, PageLayout],
+        paged: Any,
+        scaling: float,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """A partial of attention over packed pages; operands as for :class:`Attention`.
+
+        Does not wait for the device.
+
+        Raises
+        ------
+        ShapeError, Unsupported
+        """
+        if any(options.pop("known", ())):
+            raise Unsupported("attend.operand.fits", "no attention kernel reads tables")
+        flags = {k: options.get(k) is not None for k in ("softcap", "window", "bias")}
+        shape = q.shape[0], q.shape[1], q.shape[-2]
+        made = self.prepare_attend(layouts, shape, paged.slots.shape[2], q.dtype, **flags)
+        return made(q, k_pages, v_pages, paged, scaling, **options)
+
+
+def attend_arrays(
+    attend: Callable[..., tuple[Tensor, Tensor]],
+    device: torch.device,
+    q: Any,
+    k_pages: Any,
+    v_pages: Any,
+    layouts: tuple[PageLayout, PageLayout],
+    paged: Any,
+    scaling: float,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """The same on NumPy arrays: queries become float32, results come back as arrays."""
+
+    def there(x: Any, dtype: Any) -> Tensor | None:
+        return None if x is None else torch.from_numpy(np.array(x, dtype)).to(device)
+
+    table = replace(
+        paged,
+        **{name: there(getattr(paged, name), np.int32) for name in TABLE},
+        origin=there(paged.origin, np.int64),
+    )
+    options["bias"] = there(options.get("bias"), np.float32)
+    given = there(q, np.float32), there(k_pages, np.uint8), there(v_pages, np.uint8)
+    out, lse = attend(*given, layouts, table, scaling, **options)
+    return out.cpu().numpy(), lse.cpu().numpy()

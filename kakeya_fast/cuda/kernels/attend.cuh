@@ -1,0 +1,264 @@
+// The steps of a block of attention, each done by all of its warps before the next begins.
+#pragma once
+
+#include "attend_tile.cuh"
+
+namespace kakeya {
+
+constexpr float LOG2E = 1.44269504f, LN2 = 0.693147181f;
+
+/// Query row `row` of the block into shared memory: scaled by a power of two, as fp16, in the
+/// order of the keys' octets.
+KAKEYA_FN void stage_query(Attend p, const Block& k, int row) {
+  const AttendArgs& a = *k.a;
+  const int m = k.first_m + row;
+  const bool there = m < a.rows;
+  const i64 begin = ((i64(k.row) * a.heads + k.head) * a.rows + m) * p.D;
+  const Lane<int> lane = lane_number(), nibble = lane % 8;
+  Lane<float> x[K_OCTETS];
+  Lane<float> largest = 0.0f;
+  KAKEYA_UNROLL
+  for (int i = 0; i < p.D / 32; ++i) {
+    const Lane<int> octet = lane / 8 + 4 * i;
+    const Lane<i64> at = cast<i64>(field_of(p.KB, p.D, octet, nibble)) + begin;
+    if (p.kind == F32) {
+      Lane<u32> w;
+      read_words<1>(a.q, at * i64(4), there, &w);
+      x[i] = real(w);
+    } else {
+      x[i] = half_of(p.kind, read_small<u16>(a.q, at * i64(2), there), 0);
+    }
+    largest = greatest(largest, real(bits(x[i]) & MAGNITUDE));
+  }
+  KAKEYA_UNROLL
+  for (int o = 1; o < WARP; o *= 2) largest = greatest(largest, shuffle_xor(largest, o));
+  largest = clamp(largest, 0x1p-100f, 0x1p126f);
+  const Lane<u32> power = bits(largest) & INFINITE;
+  const Lane<float> inverse = real((254u << 23) - power);
+  KAKEYA_UNROLL
+  for (int i = 0; i < p.D / 32; ++i) {
+    const Lane<int> octet = lane / 8 + 4 * i, each = p.D / 32;
+    const Lane<int> tile = octet % each * 2 + nibble / 4;
+    const Lane<int> holder = octet / each + row % 8 * 4;
+    const Lane<int> word = ((tile * p.NT + row / 8) * WARP + holder) * 2 + nibble / 2 % 2;
+    put_shared_small(k.shared + shared_queries(p), cast<u32>(word * 4 + nibble % 2 * 2), true,
+                     to_f16(mul(x[i], inverse)));
+  }
+  const float scale = p.softcap ? a.scaling / a.softcap : a.scaling * LOG2E;
+  const Lane<i64> at = i64((i64(k.row) * a.heads + k.head) * a.rows + m);
+  const Lane<u32> factor = bits(mul(real(power), scale));
+  write_shared<1>(k.shared + shared_rows(p), u32(row * 4), lane == 0, &factor);
+  if (p.bias) {
+    const Lane<u32> bias = bits(mul(lookup_global<float>(a.bias, at, there), scale));
+    write_shared<1>(k.shared + shared_rows(p), u32((rows_of(p) + row) * 4), lane == 0, &bias);
+  }
+}
+
+/// Words of the table from `from` on, each `copies` times side by side.
+KAKEYA_FN void stage_words(Attend p, const Block& k, int warp, int from, int count, int copies,
+                           int to) {
+  for (int i = warp * WARP; i < count * copies; i += p.warps * WARP) {
+    const Lane<int> at = lane_number() + i;
+    const Lane<u32> w = lookup_global<u32>(k.a->tables, cast<i64>(at / copies + from), true);
+    write_shared<1>(k.shared, cast<u32>(at * 4 + to), true, &w);
+  }
+}
+
+/// Step 1: begin the first copies; put tables and queries into shared memory.
+KAKEYA_FN void attend_begin(Attend p, const Block& k, int warp, State& s) {
+  find_tiles(p, k, warp, s);
+  for (int i = 0; i < p.stages - 1; ++i) issue(p, k, stages_of(p, k, warp), i, s);
+  stage_words(p, k, warp, K_GAINS, 512, 1, shared_gains(p));
+  if (p.KB == 4) stage_words(p, k, warp, K_VALUES, 256, WARP, shared_pairs(p, false));
+  if (p.VB == 4) stage_words(p, k, warp, V_VALUES, 256, WARP, shared_pairs(p, true));
+  for (int row = warp; row < rows_of(p); row += p.warps) stage_query(p, k, row);
+}
+
+/// Step 2: all tiles of the warp.
+KAKEYA_FN void attend_run(Attend p, const Block& k, int warp, State& s) {
+  const AttendArgs& a = *k.a;
+  const Queries q = take_queries(p, k);
+  const Values keys = make_values(p.KB, a.tables + K_VALUES, k.shared + shared_pairs(p, false));
+  const Values values = make_values(p.VB, a.tables + V_VALUES, k.shared + shared_pairs(p, true));
+  KAKEYA_UNROLL
+  for (int i = 0; i < p.DV * p.NT / 4; ++i) s.sums[i] = 0.0f;
+  KAKEYA_UNROLL
+  for (int h = 0; h < 2 * p.NT; ++h) {
+    s.largest[h] = NEVER;
+    s.total[h] = 0.0f;
+  }
+  u8* stages = stages_of(p, k, warp);
+  for (int i = 0; i < s.tiles; ++i) {
+    copies_wait<STAGES - 2>();
+    sync_warp();  // what other lanes have copied is here as well, and the oldest stage is free
+    issue(p, k, stages, i + p.stages - 1, s);
+    const u8* stage = stages + i % p.stages * stage_bytes(p);
+    if (shared_int(stage, 0) <= 0) continue;
+    Logits y;
+    multiply_keys(p, stage, keys, q, y);
+    soften(p, k, stage, q, s, y);
+    multiply_values(p, stage, values, y, s);
+  }
+  copies_wait<0>();
+  KAKEYA_UNROLL
+  for (int h = 0; h < 2 * p.NT; ++h) {
+    KAKEYA_UNROLL
+    for (int o = 4; o < WARP; o *= 2) s.total[h] = add(s.total[h], shuffle_xor(s.total[h], o));
+    const Lane<u32> both[2] = {bits(s.largest[h]), bits(s.total[h])};
+    const Lane<int> row = lane_number() % 4 * 2 + (h / 2 * 8 + h % 2 + warp * rows_of(p));
+    write_shared<2>(k.shared + shared_stats(p), cast<u32>(row * 8), lane_number() < 4, both);
+  }
+}
+
+/// Step 3: the sums of a warp, on the scale of the block, to where its stages were.
+KAKEYA_FN void attend_share(Attend p, const Block& k, int warp, State& s) {
+  const Lane<int> lane = lane_number();
+  const u8* stats = k.shared + shared_stats(p);
+  u8* parts = k.shared + warp * p.DV * rows_of(p) * 4;
+  KAKEYA_UNROLL
+  for (int n = 0; n < p.NT; ++n) {
+    Lane<float> factor[2];
+    KAKEYA_UNROLL
+    for (int c = 0; c < 2; ++c) {
+      const Lane<int> row = lane % 4 * 2 + (n * 8 + c);
+      Lane<float> largest = NEVER, total = 0.0f;
+      for (int w = 0; w < p.warps; ++w) {
+        largest = greatest(largest, real(read_shared(stats, cast<u32>((row + w * rows_of(p)) * 8), true)));
+      }
+      for (int w = 0; w < p.warps; ++w) {
+        Lane<u32> both[2];
+        shared_words<2>(stats, cast<u32>((row + w * rows_of(p)) * 8), both);
+        total = fused(real(both[1]), power2(sub(real(both[0]), largest)), total);
+      }
+      factor[c] = power2(sub(s.largest[2 * n + c], largest));
+      const Lane<u32> block[2] = {bits(largest), bits(total)};
+      write_shared<2>(k.shared + shared_stats(p), cast<u32>((row + p.warps * rows_of(p)) * 8),
+                      (lane < 4) & (warp == 0), block);
+    }
+    KAKEYA_UNROLL
+    for (int i = 0; i < p.DV / 16; ++i) {
+      KAKEYA_UNROLL
+      for (int r = 0; r < 2; ++r) {
+        const Lane<float>* x = s.sums + (i * p.NT + n) * 4 + 2 * r;
+        const Lane<u32> two[2] = {bits(mul(x[0], factor[0])), bits(mul(x[1], factor[1]))};
+        const Lane<int> slot = lane / 4 + (2 * i + r) * 8;
+        write_shared<2>(parts, cast<u32>((slot * rows_of(p) + lane % 4 * 2 + n * 8) * 4), true,
+                        two);
+      }
+    }
+  }
+}
+
+/// Step 4: the block's partial result, to the work space.
+KAKEYA_FN void attend_store(Attend p, const Block& k, int warp) {
+  const int size = p.DV * rows_of(p);
+  float* part = k.a->work + (i64(k.number) * k.a->splits + k.split) * partial_floats(p);
+  for (int i = warp * WARP; i < size; i += p.warps * WARP) {
+    const Lane<int> at = lane_number() + i;
+    Lane<float> sum = 0.0f;
+    for (int w = 0; w < p.warps; ++w) {
+      sum = add(sum, real(read_shared(k.shared, cast<u32>((at + w * size) * 4), true)));
+    }
+    const Lane<u32> word = bits(sum);
+    write_words<1>(part, cast<i64>(at) * i64(4), true, &word);
+  }
+  if (warp == 0) {
+    for (int i = 0; i < 2 * rows_of(p); i += WARP) {
+      const Lane<int> at = lane_number() + i, row = at % rows_of(p), which = at / rows_of(p);
+      const Lane<bool> on = at < 2 * rows_of(p);
+      const Lane<u32> word = read_shared(
+          k.shared + shared_stats(p),
+          cast<u32>((row + p.warps * rows_of(p)) * 8 + which * 4), on);
+      write_words<1>(part + size, cast<i64>(at) * i64(4), on, &word);
+    }
+  }
+  fence();
+}
+
+/// Step 5, by the first warp: whether this block is the last of its head.
+KAKEYA_FN void attend_ticket(Attend p, const Block& k) {
+  const u32 before = take_ticket(k.a->tickets + k.number, k.a->splits - 1);
+  const Lane<u32> last = before == u32(k.a->splits - 1) ? 1u : 0u;
+  write_shared<1>(k.shared + shared_flag(p), 0u, lane_number() == 0, &last);
+}
+
+/// Step 6, by the last block: how much each partial result counts, and the log-sum-exp.
+KAKEYA_FN void attend_weigh(Attend p, const Block& k, int warp) {
+  const AttendArgs& a = *k.a;
+  const float* part = a.work + i64(k.number) * a.splits * partial_floats(p) + p.DV * rows_of(p);
+  fence();
+  for (int row = warp; row < rows_of(p) && k.first_m + row < a.rows; row += p.warps) {
+    const i64 at = (i64(k.row) * a.heads + k.head) * a.rows + k.first_m + row;
+    const float other = a.other ? a.other_lse[at] * LOG2E : NEVER;
+    Lane<float> largest = other;
+    for (int i = 0; i < a.splits; i += WARP) {
+      const Lane<int> split = lane_number() + i;
+      const Lane<bool> on = split < a.splits;
+      const Lane<i64> from = cast<i64>(split) * partial_floats(p) + i64(row);
+      largest = greatest(largest, select<float>(on, read_fresh(part, from, on), NEVER));
+    }
+    KAKEYA_UNROLL
+    for (int o = 1; o < WARP; o *= 2) largest = greatest(largest, shuffle_xor(largest, o));
+    const Lane<float> more = power2(sub(Lane<float>(other), largest));
+    Lane<float> total = select<float>(lane_number() == 0, a.other ? more : 0.0f, 0.0f);
+    for (int pass = 0; pass < 2; ++pass) {
+      for (int i = 0; i < a.splits; i += WARP) {
+        const Lane<int> split = lane_number() + i;
+        const Lane<bool> on = split < a.splits;
+        const Lane<i64> from = cast<i64>(split) * partial_floats(p) + i64(row);
+        const Lane<float> weight = power2(sub(read_fresh(part, from, on), largest));
+        if (pass == 0) {
+          const Lane<float> sum = read_fresh(part, from + i64(rows_of(p)), on);
+          total = add(total, select<float>(on, mul(sum, weight), 0.0f));
+        } else {
+          const Lane<u32> word = bits(div(weight, total));
+          write_shared<1>(k.shared, cast<u32>((split * rows_of(p) + row) * 4), on, &word);
+        }
+      }
+      if (pass == 0) {
+        KAKEYA_UNROLL
+        for (int o = 1; o < WARP; o *= 2) total = add(total, shuffle_xor(total, o));
+        const Lane<u32> lse = bits(select<float>(
+            total > 0.0f, mul(add(largest, log2_of(total)), LN2), real(Lane<u32>(MINUS_INFINITY))));
+        write_words<1>(a.lse, i64(at * 4), lane_number() == 0, &lse);
+        // Nothing was visible: sums are zero, and so is the result.
+        total = select<float>(total > 0.0f, total, 1.0f);
+      }
+    }
+    const Lane<u32> word = bits(div(more, total));
+    write_shared<1>(k.shared, u32((a.splits * rows_of(p) + row) * 4), lane_number() == 0, &word);
+  }
+}
+
+/// Step 7, by the last block: the merged result, its numbers in the order of the basis.
+KAKEYA_FN void attend_merge(Attend p, const Block& k, int warp) {
+  const AttendArgs& a = *k.a;
+  const int size = p.DV * rows_of(p);
+  const float* part = a.work + i64(k.number) * a.splits * partial_floats(p);
+  for (int i = warp * WARP; i < size; i += p.warps * WARP) {
+    const Lane<int> at = lane_number() + i, slot = at / rows_of(p), row = at % rows_of(p);
+    const Lane<bool> on = row + k.first_m < a.rows;
+    // slot = ((octet * 2 + pair) * 2 + side) * 16 + lower * 8 + lane / 4
+    const Lane<int> octet = slot % 8 * (p.DV / 64) + slot / 64;
+    const Lane<int> nibble = slot / 32 % 2 * 4 + slot / 8 % 2 * 2 + slot / 16 % 2;
+    const Lane<i64> out =
+        (cast<i64>(row) + ((i64(k.row) * a.heads + k.head) * a.rows + k.first_m)) * i64(p.DV) +
+        cast<i64>(field_of(p.VB, p.DV, octet, nibble));
+    Lane<float> sum = 0.0f;
+    if (a.other) {
+      const Lane<u32> from = cast<u32>((row + a.splits * rows_of(p)) * 4);
+      sum = mul(real(read_shared(k.shared, from, true)), lookup_global<float>(a.other, out, on));
+    }
+    KAKEYA_UNROLL_SOME
+    for (int split = 0; split < a.splits; ++split) {
+      const Lane<float> x =
+          read_fresh(part, cast<i64>(at) + i64(split) * partial_floats(p), true);
+      const Lane<u32> from = cast<u32>((row + split * rows_of(p)) * 4);
+      sum = fused(x, real(read_shared(k.shared, from, true)), sum);
+    }
+    const Lane<u32> word = bits(sum);
+    write_words<1>(a.out, out * i64(4), on, &word);
+  }
+}
+
+}  // namespace kakeya

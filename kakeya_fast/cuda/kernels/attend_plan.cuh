@@ -1,0 +1,107 @@
+// What an attention kernel is made for, what it is given, and where things lie in shared memory.
+// As in plan.cuh, numbers are compile-time constants on the device and run-time ones on the host.
+#pragma once
+
+#include "tensor.cuh"
+
+namespace kakeya {
+
+#if defined(__CUDACC__)
+#define KAKEYA_NUMBER(name, value) static constexpr int name = value;
+#else
+#define KAKEYA_NUMBER(name, value) int name;
+#endif
+
+struct Attend {
+  KAKEYA_NUMBER(D, KAKEYA_D)             // numbers of a key
+  KAKEYA_NUMBER(DV, KAKEYA_DV)           // numbers of a value
+  KAKEYA_NUMBER(P, KAKEYA_P)             // tokens of a page
+  KAKEYA_NUMBER(T, KAKEYA_T)             // tokens of a tile: 16 or 32, a divisor of P
+  KAKEYA_NUMBER(kind, KAKEYA_KIND)       // type of the queries
+  KAKEYA_NUMBER(KB, KAKEYA_KB)           // bits of a key's code: 2, 3 or 4
+  KAKEYA_NUMBER(VB, KAKEYA_VB)           // bits of a value's code
+  KAKEYA_NUMBER(NT, KAKEYA_NT)           // query rows of a block, in eights
+  KAKEYA_NUMBER(warps, KAKEYA_WARPS)     // of a block
+  KAKEYA_NUMBER(stages, KAKEYA_STAGES)   // tiles on their way or in use, for each warp
+  KAKEYA_NUMBER(softcap, KAKEYA_SOFTCAP)
+  KAKEYA_NUMBER(window, KAKEYA_WINDOW)
+  KAKEYA_NUMBER(bias, KAKEYA_BIAS)
+};
+#undef KAKEYA_NUMBER
+
+// Room for registers. Products of NT with head dims are bounded: 256 in all.
+#if defined(__CUDACC__)
+constexpr int K_OCTETS = KAKEYA_D / 32;   // of a lane, for one key
+constexpr int V_OCTETS = KAKEYA_DV / 64;  // of a lane, for one value
+constexpr int TILES_M = KAKEYA_T / 16;
+constexpr int TILES_N = KAKEYA_NT;
+constexpr int STAGES = KAKEYA_STAGES;
+#else
+constexpr int K_OCTETS = 8, V_OCTETS = 4, TILES_M = 2, TILES_N = 4, STAGES = 1;
+#endif
+
+struct AttendArgs {
+  const u8 *k_pool, *v_pool;
+  i64 k_stride, v_stride;              // bytes from row to row of a pool
+  const int* slots;                    // of page n of row b, head h: at b*slot_row + h*slot_head + n
+  i64 slot_row, slot_head;
+  const int *first, *length, *since;   // of page n of row b: at b*page_row + n
+  i64 page_row;
+  const int* count;                    // of row b: its pages; null: all of `pages`
+  const i64* origin;                   // of row b: index of query token 0
+  const void* q;                       // (B, H, M, D)
+  const float* bias;                   // (B, H, M)
+  const u32* tables;
+  float scaling, softcap;
+  int window, pages, heads, rows, queries;  // rows: M; row m is query token m % queries
+  int splits;                          // blocks that share a head's pages
+  float* work;                         // partial results of all blocks
+  u32* tickets;                        // one for each head and block of rows, zero between calls
+  const float *other, *other_lse;      // (B, H, M, DV) and (B, H, M): a partial to merge, or null
+  float *out, *lse;                    // (B, H, M, DV), (B, H, M)
+};
+
+// Words of the table: gains of K and V by scale byte, then their codes' values. Of a 2 or 3 bit
+// code 4 words, the low and the high bytes of 8 numbers; of a 4 bit code 256 words, the pairs of
+// numbers that a byte names.
+constexpr int K_GAINS = 0, V_GAINS = 256, K_VALUES = 512, V_VALUES = 768, ATTEND_TABLE = 1024;
+
+KAKEYA_FN constexpr int base_bits(int b) { return b == 3 ? 2 : b; }
+KAKEYA_FN constexpr int rows_of(Attend p) { return 8 * p.NT; }
+
+// A stage: 16 bytes about the tile, scale bytes of K and of V, then their planes.
+KAKEYA_FN constexpr int scales_at(Attend p, bool v) { return 16 + (v ? p.T : 0); }
+KAKEYA_FN constexpr int plane_bytes(int tokens, int d, int w) { return tokens * d * w / 8; }
+KAKEYA_FN constexpr int codes_bytes(int tokens, int d, int b) {
+  return plane_bytes(tokens, d, b);
+}
+KAKEYA_FN constexpr int codes_at(Attend p, bool v) {
+  return 16 + 2 * p.T + (v ? codes_bytes(p.T, p.D, p.KB) : 0);
+}
+KAKEYA_FN constexpr int stage_bytes(Attend p) {
+  return codes_at(p, true) + codes_bytes(p.T, p.DV, p.VB);
+}
+
+// Shared memory of a block: the stages of each warp, where partial results lie afterwards; then
+// what all warps share.
+KAKEYA_FN constexpr int larger(int a, int b) { return a > b ? a : b; }
+KAKEYA_FN constexpr int shared_gains(Attend p) {
+  return larger(p.warps * p.stages * stage_bytes(p), p.warps * p.DV * rows_of(p) * 4);
+}
+KAKEYA_FN constexpr int shared_queries(Attend p) { return shared_gains(p) + 2048; }
+KAKEYA_FN constexpr int shared_rows(Attend p) { return shared_queries(p) + p.D * rows_of(p) * 2; }
+KAKEYA_FN constexpr int shared_stats(Attend p) { return shared_rows(p) + rows_of(p) * 8; }
+KAKEYA_FN constexpr int shared_flag(Attend p) {
+  return shared_stats(p) + (p.warps + 1) * rows_of(p) * 8;
+}
+KAKEYA_FN constexpr int shared_pairs(Attend p, bool v) {
+  return shared_flag(p) + 16 + (v && p.KB == 4 ? 256 * 128 : 0);
+}
+KAKEYA_FN constexpr int shared_bytes(Attend p) {
+  return shared_pairs(p, true) + (p.VB == 4 ? 256 * 128 : 0);
+}
+
+// A partial result in the work space: numbers [slot][row], then [largest exponent, sum][row].
+KAKEYA_FN constexpr i64 partial_floats(Attend p) { return i64(p.DV + 2) * rows_of(p); }
+
+}  // namespace kakeya

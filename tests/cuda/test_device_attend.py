@@ -1,0 +1,290 @@
+"""Attention over packed pages against the float64 ideal: on a GPU, and through the host build.
+
+Codes and scale bytes are drawn, not encoded: every byte of these codecs means something.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hostlaunch import HostLauncher
+
+from kakeya_conformance.attending import ideal, judge
+from kakeya_fast.cuda import attend_plan
+from kakeya_fast.cuda.attend import Attention
+from kakeya_ref.attention import visible
+from kakeya_ref.backend import ReferenceBackend
+from kakeya_ref.errors import ShapeError, Unsupported
+from kakeya_ref.layout import page_layout
+from kakeya_ref.types import Paged
+
+REF = ReferenceBackend()
+
+
+class Shape(NamedTuple):
+    k: str = "scalar:b=3"
+    v: str = "scalar:b=3"
+    d: int = 128
+    e: int = 128
+    p: int = 32
+    groups: int = 4
+    queries: int = 1
+    pages: int = 9
+    batch: int = 2
+    heads: int = 2
+    softcap: float | None = None
+    window: int | None = None
+    bias: bool = False
+    dtype: str = "bfloat16"
+    size: float = 1.0
+    splits: int | None = None
+    tuned: attend_plan.Tuning | None = None
+
+
+SHAPES = {
+    "plain": Shape(),
+    "two-bits": Shape("scalar:b=2", "scalar:b=2", groups=8),
+    "four-bits": Shape("scalar:b=4", "scalar:b=4", groups=8, dtype="float16"),
+    "mixed-64": Shape("scalar:b=3", "scalar:b=2", 64, 64, 16, groups=1, pages=33),
+    "mixed-64-rows": Shape("scalar:b=4", "scalar:b=3", 64, 64, 64, groups=4, queries=8),
+    "long-pages": Shape("scalar:b=2", "scalar:b=4", 64, 64, 128, groups=5, queries=5, pages=3),
+    "wide": Shape("scalar:b=3", "scalar:b=4", 256, 256, 32, groups=2, queries=4, splits=1),
+    "wide-four": Shape("scalar:b=4", "scalar:b=3", 256, 256, 48, groups=1, queries=8, pages=5),
+    "speculative": Shape(groups=8, queries=8, splits=2),
+    "uneven": Shape("scalar:b=2", "scalar:b=3", 256, 64, 16, groups=3, queries=2),
+    "softcap": Shape(softcap=3.0, bias=True, dtype="float32"),
+    "window": Shape(window=70, queries=3, pages=12),
+    "peaked": Shape(size=20.0, groups=8, pages=16),
+    "flat": Shape(size=1e-3, groups=8, pages=16),
+    "one-page": Shape(pages=1, splits=3),
+    "two-stages": Shape(tuned=attend_plan.Tuning(4, 2, 2), pages=40),
+}
+
+
+class Case:
+    """Drawn pages of a shape, with short, absent and future ones, and their queries."""
+
+    def __init__(self, shape: Shape, launcher, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        s, self.shape, self.launcher = shape, shape, launcher
+        self.layouts = page_layout(s.k, s.d, s.p), page_layout(s.v, s.e, s.p)
+        slots = s.batch * s.heads * s.pages + 3
+        self.bodies = [
+            rng.integers(0, 256, (slots, layout.nbytes), np.uint8) for layout in self.layouts
+        ]
+        for body in self.bodies:
+            body[:, : s.p] = rng.normal(124, 4, (slots, s.p)).astype(np.uint8)
+            body[:, 5] = 0
+        table = rng.permutation(slots)[: slots - 3].reshape(s.batch, s.heads, s.pages)
+        first = np.tile(np.arange(s.pages) * s.p + 4, (s.batch, 1)).astype(np.int32)
+        length = np.full((s.batch, s.pages), s.p, np.int32)
+        length[0, s.pages // 2] = s.p - 5
+        since = first + length
+        origin = np.array([s.pages * s.p + 4 - s.queries // 2 - 3 * b for b in range(s.batch)])
+        if s.pages > 4:
+            table[-1, :, 1] = -1
+        self.paged = Paged(table.astype(np.int32), first, length, since, origin, s.queries)
+        rows = s.groups * s.queries
+        q = rng.standard_normal((s.batch, s.heads, 1, rows, s.d)).astype(np.float32) * s.size
+        self.q = torch.from_numpy(q).to(getattr(torch, s.dtype))
+        bias = rng.standard_normal((s.batch, s.heads, 1, rows)).astype(np.float32)
+        self.bias = torch.from_numpy(bias) if s.bias else None
+
+    def attention(self, **options) -> Attention:
+        s = self.shape
+        return Attention(
+            self.launcher,
+            self.layouts,
+            batch=s.batch,
+            heads=s.heads,
+            rows=s.groups * s.queries,
+            pages=s.pages + 2,
+            dtype=self.q.dtype,
+            softcap=s.softcap is not None,
+            window=s.window is not None,
+            bias=s.bias,
+            **({"splits": s.splits, "tuned": s.tuned} | options),
+        )
+
+    def given(self, paged: Paged | None = None) -> tuple:
+        to = self.launcher.device
+        p = paged or self.paged
+        there = Paged(
+            *(torch.from_numpy(x).to(to) for x in (p.slots, p.first, p.length, p.since, p.origin)),
+            p.queries,
+        )
+        k, v = (torch.from_numpy(x).to(to) for x in self.bodies)
+        return self.q.to(to), k, v, there, self.shape.d**-0.5
+
+    def options(self) -> dict:
+        s = self.shape
+        bias = None if self.bias is None else self.bias.to(self.launcher.device)
+        return {"softcap": s.softcap, "window": s.window, "bias": bias}
+
+    def ideal(self, paged: Paged | None = None):
+        s, p = self.shape, paged or self.paged
+        k, v = (
+            REF.decode(x, layout, basis="coefficients")
+            for x, layout in zip(self.bodies, self.layouts, strict=True)
+        )
+        index = p.origin[:, None] + np.arange(s.groups * s.queries) % s.queries
+        seen = np.zeros((s.batch, s.heads, index.shape[1], s.pages, s.p), bool)
+        for b, h, n in np.ndindex(s.batch, s.heads, s.pages):
+            if p.slots[b, h, n] >= 0:
+                seen[b, h, :, n] = visible(p, b, n, index[b], s.p, s.window)
+        tokens = s.pages * s.p
+        keys, values = (x[p.slots].reshape(s.batch, s.heads, tokens, -1) for x in (k, v))
+        bias = 0.0 if self.bias is None else self.bias[:, :, 0, :, None].double().numpy()
+        return ideal(
+            self.q[:, :, 0].double().numpy(),
+            keys,
+            values,
+            seen.reshape(*seen.shape[:3], tokens),
+            s.d**-0.5,
+            s.softcap,
+            bias,
+        )
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def launcher(request):
+    if request.param == "cpu":
+        request.getfixturevalue("compiler")
+        return HostLauncher()
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    from kakeya_fast.cuda.launch import CupyLauncher, cuda_device
+
+    return CupyLauncher(cuda_device("cuda"))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_partials_lie_within_the_bounds(launcher, name) -> None:
+    """Rule: attend.error.mean, attend.error.row, attend.error.lse, attend.logit,
+    attend.visible.page, attend.visible.window, attend.visible.none, attend.softmax
+    """
+    case = Case(SHAPES[name], launcher)
+    attention = case.attention()
+    for _ in range(2):  # the second call finds what the first left behind
+        out, lse = attention(*case.given(), **case.options())
+        judge(out.cpu().numpy(), lse.cpu().numpy(), case.ideal())
+    assert name != "speculative" or attention.groups == 4
+
+
+def test_a_partial_over_other_tokens_is_merged(launcher) -> None:
+    """Rule: attend.merge, attend.visible.none"""
+    case = Case(Shape(batch=1), launcher)
+    attention = case.attention()
+    out, lse = attention(*case.given())
+    other = torch.randn_like(out), lse + torch.randn_like(lse)
+    other[1][0, 0, 0] = -torch.inf
+    got = attention(*case.given(), other=other)
+    weight = torch.softmax(torch.stack([lse, other[1]]), 0)[..., None]
+    wanted = weight[0] * out + weight[1] * other[0]
+    torch.testing.assert_close(got[0], wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got[1], torch.logaddexp(lse, other[1]), rtol=1e-5, atol=1e-5)
+    nothing = replace(case.paged, slots=np.full_like(case.paged.slots, -1))
+    got = attention(*case.given(nothing), other=other)
+    seen = torch.isfinite(other[1])
+    torch.testing.assert_close(got[0][seen], other[0][seen], rtol=1e-6, atol=1e-6)
+    assert not got[0][~seen].any()
+    assert torch.equal(got[1][~seen], other[1][~seen])
+
+
+def test_rows_of_fewer_pages_end_where_the_count_says(launcher) -> None:
+    """Rule: attend.row.independent, attend.input.untouched"""
+    case = Case(Shape(pages=12), launcher)
+    count = torch.tensor([12, 7], dtype=torch.int32, device=launcher.device)
+    q, k, v, paged, scaling = case.given()
+    before = k.clone(), v.clone(), q.clone()
+    out, lse = case.attention()(q, k, v, paged, scaling, count=count)
+    for mine, theirs in zip((k, v, q), before, strict=True):
+        assert torch.equal(mine, theirs)
+    slots = case.paged.slots.copy()
+    slots[1, :, 7:] = -1
+    judge(out.cpu().numpy(), lse.cpu().numpy(), case.ideal(replace(case.paged, slots=slots)))
+
+
+def test_what_does_not_fit_is_refused(launcher) -> None:
+    """Rule: attend.operand.fits"""
+    case = Case(Shape(), launcher)
+    attention = case.attention()
+    q, k, v, paged, scaling = case.given()
+    for name in ("slots", "first", "length", "since", "origin"):
+        wrong = replace(paged, **{name: getattr(paged, name)[:1]})
+        with pytest.raises(ShapeError, match=rf"^\[attend.operand.fits\] {name}"):
+            attention(q, k, v, wrong, scaling)
+        wrong = replace(paged, **{name: getattr(paged, name).float()})
+        with pytest.raises(ShapeError, match=rf"^\[attend.operand.fits\] {name}"):
+            attention(q, k, v, wrong, scaling)
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] q"):
+        attention(q[..., :64], k, v, paged, scaling)
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] pages of"):
+        attention(q, k[:, :-16], v, paged, scaling)
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] rows of pages"):
+        attention(q, k.as_strided((9, k.shape[1]), (k.shape[1] + 8, 1)), v, paged, scaling)
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] softcap"):
+        attention(q, k, v, paged, scaling, softcap=2.0)
+    with pytest.raises(Unsupported, match=r"^\[attend.operand.fits\] no attention kernel"):
+        Case(Shape("scalar:b=5"), launcher).attention()
+    with pytest.raises(Unsupported, match=r"^\[attend.operand.fits\] no attention kernel"):
+        Case(Shape(d=96, e=96), launcher).attention()
+
+
+def test_shared_memory_is_reckoned_alike(compiler) -> None:
+    from kakeya_fast.cuda import hostbuild
+
+    for shape in SHAPES.values():
+        layouts = page_layout(shape.k, shape.d, shape.p), page_layout(shape.v, shape.e, shape.p)
+        rows = shape.groups * shape.queries
+        tuned = attend_plan.tuning(layouts, rows)
+        numbers = attend_plan.numbers(layouts, 0, rows, tuned)
+        assert hostbuild.shared(numbers) == numbers.shared <= 227 * 1024
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+def test_a_graph_follows_a_growing_context() -> None:
+    """Rule: backend.graph.prepared"""
+    from kakeya_fast.cuda.launch import CupyLauncher, cuda_device
+
+    launcher = CupyLauncher(cuda_device("cuda"))
+    case = Case(Shape(pages=24), launcher)
+    attention = case.attention(splits=4)
+    q, k, v, paged, scaling = case.given()
+    count = torch.tensor([3, 5], dtype=torch.int32, device="cuda")
+    out = torch.empty(*q.shape[:2], q.shape[3], 128, device="cuda")
+    lse = torch.empty(out.shape[:3], device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        attention(q, k, v, paged, scaling, count=count, out=out, lse=lse)
+    for counts in ((3, 5), (24, 11), (1, 24)):
+        count.copy_(torch.tensor(counts, dtype=torch.int32))
+        graph.replay()
+        slots = case.paged.slots.copy()
+        for b, used in enumerate(counts):
+            slots[b, :, used:] = -1
+        judge(out.cpu().numpy(), lse.cpu().numpy(), case.ideal(replace(case.paged, slots=slots)))
+
+
+def test_the_backend_keeps_one_object_for_each_kind_of_call(launcher) -> None:
+    from kakeya_fast.cuda.backend import Backend
+
+    case = Case(Shape(batch=1, pages=5), launcher)
+    backend = Backend(launcher=launcher)
+    assert "attend" in backend.supports(case.layouts[0]).features
+    assert "attend" not in backend.supports(page_layout("raw", 128, 32)).features
+    q, k, v, paged, scaling = case.given()
+    out, lse = backend.attend_tensor(q, k, v, case.layouts, paged, scaling)
+    judge(out.cpu().numpy(), lse.cpu().numpy(), case.ideal())
+    given = case.q.float().numpy(), *case.bodies, case.layouts, case.paged, scaling
+    again = backend.attend(*given, known=(None, None))
+    np.testing.assert_allclose(again[0], out.cpu().numpy(), rtol=1e-4, atol=1e-4)
+    with pytest.raises(Unsupported, match=r"^\[attend.operand.fits\].*tables"):
+        backend.attend(*given, known=([1, 2], None))
+    ahead = backend.prepare_attend(case.layouts, (1, 2, 4), 6, q.dtype)
+    assert ahead is backend.prepare_attend(case.layouts, (1, 2, 4), 8, q.dtype)
+    assert ahead is not backend.prepare_attend(case.layouts, (1, 2, 4), 9, q.dtype)
