@@ -65,10 +65,10 @@ class Scale:
 
 
 SCALES = {
-    "smollm2-135m": Scale(3, 2, 2, (1, 4, 8, 16, 30), 2, 4, (0, 5, 15, 29)),
-    "gemma3-270m": Scale(3, 1, 2, (1, 2, 3), 2, 1, (5, 11, 17)),
+    "smollm2-135m": Scale(4, 2, 4, (1, 4, 8, 16, 30), 3, 4, (0, 5, 15, 29)),
+    "gemma3-270m": Scale(4, 1, 4, (1, 2, 3), 4, 1, (5, 11, 17)),
 }
-CTX, STAGES_CTX = 1024, 2048
+CTX, STAGES_CTX = 2048, 2048
 # Counted from the first query that reads a page: before it, all settings are the same.
 OPTIONS = Options(warmup=Options().sinks + PAGE)
 DEPTH = ("turbo:b=2", f"scalar:b=2@page={PAGE}")
