@@ -54,5 +54,7 @@ def shortfalls(
 
 
 def feature_of(check: Check) -> str:
-    """The feature that a check is counted under: ``encode`` where it needs encoding."""
+    """The feature that a check is counted under: the most that it needs."""
+    if "attend" in check.needs:
+        return "attend"
     return "encode" if "encode" in check.needs else "decode"

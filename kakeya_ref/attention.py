@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_ref.contract import check_attention
+from kakeya_ref.errors import ShapeError
 from kakeya_ref.types import Paged, PageLayout
 
 F64 = NDArray[np.float64]
@@ -62,6 +63,8 @@ def attend(
     """
     check_attention(q, bias, k_pages, v_pages, layouts, paged)
     rows, heads, _, m, _ = q.shape
+    if paged.slots.size and paged.slots.max() >= len(k_pages):
+        raise ShapeError("attend.operand.fits", f"no slot {paged.slots.max()} in this pool")
     out = np.zeros((rows, heads, m, layouts[1].head_dim))
     lse = np.full((rows, heads, m), -np.inf)
     index = paged.origin[:, None] + np.arange(m) % paged.queries  # (B, M)

@@ -36,8 +36,10 @@ class ReferenceBackend:
     profile = "exact"
 
     def supports(self, layout: PageLayout) -> Support:
-        """The reference reads and writes every registered codec."""
-        return Support(True)
+        """The reference reads and writes every registered codec, and attends where it may."""
+        # The basis of a table changes from page to page: no query is rotated into it.
+        tabled = table_kind(layout.codec) == "skeleton"
+        return Support(True, frozenset({"decode", "encode"} | (set() if tabled else {"attend"})))
 
     def encode(
         self,

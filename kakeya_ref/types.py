@@ -100,7 +100,8 @@ class PageLayout:
 class Support:
     """Answer of a backend to "can you do this layout?".
 
-    ``features`` is drawn from ``decode``, ``encode``. ``reason`` says why ``ok`` is false.
+    ``features`` is drawn from ``decode``, ``encode``, ``attend``; ``reason`` says why ``ok`` is
+    false.
     """
 
     ok: bool

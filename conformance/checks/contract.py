@@ -18,7 +18,7 @@ from kakeya_ref.contract import BACKEND_API
 from kakeya_ref.errors import Unsupported
 from kakeya_ref.types import Support
 
-FEATURES = frozenset({"decode", "encode"})
+FEATURES = frozenset({"decode", "encode", "attend"})
 FRESH = """
 import sys, pathlib, numpy as np
 from kakeya_conformance.loader import load_backend

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kakeya_fast.numba_cpu import checks, fp8, lattice, minmax, raw, scalar, tabled
+from kakeya_fast.numba_cpu import attend, checks, fp8, lattice, minmax, raw, scalar, tabled
 from kakeya_fast.numba_cpu.half import F32
 from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE
 from kakeya_fast.numba_cpu.threads import run
-from kakeya_ref.contract import as_pages
-from kakeya_ref.errors import Malformed, RangeError, Unsupported
-from kakeya_ref.types import Basis, PageLayout, Support
+from kakeya_ref.contract import as_pages, check_attention
+from kakeya_ref.errors import Malformed, RangeError, ShapeError, Unsupported
+from kakeya_ref.types import Basis, Paged, PageLayout, Support
 
 
 class Codec(NamedTuple):
@@ -55,7 +55,8 @@ class Backend:
             return Support(False, frozenset(), f"no numba code for codec {layout.codec.id}")
         if sys.byteorder != "little":
             return Support(False, frozenset(), "pages need a little-endian host")
-        return Support(True)
+        features = {"encode", "decode"} | ({"attend"} if layout.codec.id in CODECS else set())
+        return Support(True, frozenset(features))
 
     def encode(
         self,
@@ -173,6 +174,71 @@ class Backend:
         self._decode_into(bits, body, layout, mode, kind, tables)
         # Where checking is as much work as decoding, a copy costs less than doing both.
         return done.to(dtype) if out is None else out.copy_(done)
+
+    def attend(
+        self,
+        q: NDArray[Any],
+        k_pages: NDArray[np.uint8],
+        v_pages: NDArray[np.uint8],
+        layouts: tuple[PageLayout, PageLayout],
+        paged: Paged,
+        scaling: float,
+        *,
+        bias: NDArray[Any] | None = None,
+        softcap: float | None = None,
+        window: int | None = None,
+        known: Any = (None, None),
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A partial of attention over packed pages; see ``spec/attention.md``.
+
+        Threads share the pages; the result does not depend on their number but in rounding.
+
+        Rule: attend.operand.fits, attend.basis.once, attend.input.untouched
+
+        Parameters
+        ----------
+        q : (B, H, F, M, D)
+        k_pages, v_pages : (S, nbytes) uint8
+            Rows may be strided.
+        paged : Paged
+        bias : (B, H, F, M), optional
+
+        Returns
+        -------
+        out : (B, H, M, E) float32, lse : (B, H, M) float32
+
+        Raises
+        ------
+        Malformed, ShapeError, Unsupported
+        """
+        check_attention(q, bias, k_pages, v_pages, layouts, paged)
+        kernels = []
+        for layout in layouts:
+            if "attend" not in self.supports(layout).features:
+                raise Unsupported("backend.codec.offered", f"no attention over pages of {layout}")
+            kernels.append(CODECS[layout.codec.id].kernels)
+        if paged.slots.size and int(paged.slots.max()) >= len(k_pages):
+            raise ShapeError("attend.operand.fits", f"slots up to {len(k_pages) - 1} are there")
+        wide = [None if x is None else np.asarray(x, dtype=np.float32) for x in (q, bias)]
+        out, lse, bad = attend.run(
+            *wide, k_pages, v_pages, layouts, tuple(kernels), paged, scaling, softcap, window
+        )
+        for slot, layout in zip(bad, layouts, strict=True):
+            if slot < NONE:
+                rule = CODECS[layout.codec.id].malformed
+                raise Malformed(rule, f"slot {slot} holds a code that names no number")
+        return out, lse
+
+    def attend_tensor(
+        self, q: Any, k_pages: Any, v_pages: Any, *given: Any, bias: Any = None, **options: Any
+    ) -> tuple[Any, Any]:
+        """:meth:`attend` of CPU tensors; ``paged`` holds NumPy arrays. Results are float32."""
+        import torch
+
+        arrays = [None if x is None else x.detach().float().numpy() for x in (q, bias)]
+        pages = k_pages.detach().numpy(), v_pages.detach().numpy()
+        found = self.attend(arrays[0], *pages, *given, bias=arrays[1], **options)
+        return tuple(torch.from_numpy(x) for x in found)
 
     def _encode(
         self, bits: NDArray[Any], kind: int, layout: PageLayout, tables: Any

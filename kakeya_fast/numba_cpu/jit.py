@@ -14,6 +14,8 @@ from kakeya_fast.numba_cpu.cachedir import kernel_cache
 # The "numpy" error model drops the zero-division branches of Python, which stop vectorisation.
 # fastmath stays off: no reassociation, no contraction, subnormals and signed zeros kept.
 OPTIONS = {"error_model": "numpy", "fastmath": False, "nogil": True}
+# For attention alone, which is bounded and not exact: sums may be reordered and fused.
+LOOSE = OPTIONS | {"fastmath": {"contract", "reassoc", "nsz", "arcp"}}
 
 
 def serial(function: Callable[..., Any]) -> Any:

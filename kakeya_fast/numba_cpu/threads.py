@@ -16,7 +16,7 @@ from kakeya_ref.errors import Unsupported
 GRAIN = 1 << 15
 
 # Not every threading layer of numba survives two parallel calls at once; each uses all threads.
-_one_at_a_time = threading.Lock()
+one_at_a_time = threading.Lock()
 
 
 def run(kernel: Any, source: NDArray[Any], target: NDArray[Any], *rest: Any) -> tuple[int, int]:
@@ -34,7 +34,7 @@ def run(kernel: Any, source: NDArray[Any], target: NDArray[Any], *rest: Any) -> 
     allowed = numba.get_num_threads()
     threads = max(1, min(allowed, len(source), max(source.size, target.size) // GRAIN))
     err = np.full((threads, 3), NONE, dtype=np.int64)
-    with _one_at_a_time:
+    with one_at_a_time:
         numba.set_num_threads(threads)
         try:
             kernel(source, target, *rest, err)

@@ -12,6 +12,7 @@ from kakeya_ref.registry import codec_ids
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import mutants_attend
 import mutants_bytes
 import mutants_chains
 import mutants_conduct
@@ -22,7 +23,7 @@ import mutants_tables
 # A check that names many rules would excuse any failure.
 NARROW = 10
 TABLED = (mutants_chains, mutants_residual, mutants_tables)
-MODULES = (mutants_numbers, mutants_bytes, mutants_conduct, *TABLED)
+MODULES = (mutants_numbers, mutants_bytes, mutants_conduct, mutants_attend, *TABLED)
 
 
 def mutants():
@@ -30,7 +31,7 @@ def mutants():
     for module in MODULES:
         for item in vars(module).values():
             if isinstance(item, type) and item.__module__ == module.__name__:
-                found.append(item)
+                found += [item] if hasattr(item, "rule") else []
     return found
 
 

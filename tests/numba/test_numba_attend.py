@@ -1,0 +1,137 @@
+"""Attention of the numba backend: its vector loops, its threads, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from kakeya_conformance import run_checks
+from kakeya_conformance.attending import judge
+from kakeya_conformance.oracle import Oracle
+from kakeya_conformance.pagecases import Shape, call
+from kakeya_fast.numba_cpu import Backend, attend, narrow, simd
+from kakeya_ref.errors import Malformed, Unsupported
+from kakeya_ref.layout import page_layout
+
+NUMBA, ORACLE = Backend(), Oracle()
+
+
+def made(k="scalar:b=4", v="scalar:b=3", sizes=(64, 128), tokens=32, seed=0, **options):
+    layouts = page_layout(k, sizes[0], tokens), page_layout(v, sizes[1], tokens)
+    return call(ORACLE, np.random.default_rng(seed), layouts, Shape(**options))
+
+
+@pytest.mark.parametrize("codec", ["scalar", "raw"])
+def test_the_checks_of_the_suite(codec):
+    """Rule: attend.error.mean"""
+    assert run_checks(NUMBA, only="check_attend", codecs=[codec]).exit_code == 0
+
+
+@pytest.mark.parametrize("b", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [64, 128, 192, 1024])
+@pytest.mark.parametrize("tokens", [16, 48])
+def test_whole_numbers_at_every_width_and_size(b, size, tokens):
+    case = made(
+        f"scalar:b={b}", f"scalar:b={b}", (size, size), tokens, pages=9, groups=3, queries=5
+    )
+    assert all(map(narrow.serves, case.layouts))
+    judge(*case.run(NUMBA), case.ideal())
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("codec", ["scalar:b=3", "scalar:b=4"])
+def test_vector_loops_give_what_plain_loops_give(monkeypatch, codec, paired):
+    if not simd.AVX2:
+        pytest.skip("this processor has the plain loops only")
+    rng, size, tokens, rows = np.random.default_rng(1), 64, 8, 3
+    layout = page_layout(codec, size, 16)
+    page = np.frombuffer(rng.bytes(layout.nbytes), np.uint64)
+    p = narrow.plan(layout, paired)
+    q = rng.integers(-5000, 5000, rows * size).astype(np.int16)
+    weights = rng.integers(0, 16384, rows * tokens).astype(np.int16)
+    factor = rng.random(rows).astype(np.float32)
+
+    def run(own):
+        numbers = np.zeros(tokens * size, np.int16)
+        sums, acc = np.zeros(rows * tokens, np.int32), np.ones(rows * size, np.float32)
+        own(simd.look_up)(page, p.fields, p.table, 4, tokens, size, paired, numbers)
+        own(simd.dots)(numbers, q, size, rows, tokens, sums)
+        own(simd.mix)(numbers, weights, factor, size, rows, tokens, acc)
+        return numbers.reshape(tokens, -1), sums, acc.reshape(rows, -1)
+
+    fast = run(lambda f: f)
+    order = simd.order(size, paired)
+    monkeypatch.setattr(simd, "AVX2", False)
+    with np.errstate(over="ignore"):
+        plain = run(lambda f: f.py_func)
+    assert np.array_equal(simd.order(size, paired), np.arange(size))
+    if paired:
+        pairs = [x[0].reshape(tokens // 2, size, 2) for x in (fast, plain)]
+        assert np.array_equal(pairs[0], pairs[1][:, order])
+        np.testing.assert_allclose(fast[2], plain[2][:, order], rtol=1e-6)
+    else:
+        assert np.array_equal(fast[0], plain[0][:, order])
+        # The sums of the plain order, with queries in that order, are the same whole numbers.
+        again = q.reshape(rows, size)[:, order].ravel()
+        numbers = np.ascontiguousarray(fast[0]).ravel()
+        sums = np.zeros_like(fast[1])
+        simd.dots(numbers, again, size, rows, tokens, sums)
+        assert np.array_equal(sums, plain[1])
+
+
+def test_threads_change_rounding_only():
+    """Rule: attend.merge"""
+    case = made(pages=70, ragged=False)
+    before = numba.get_num_threads()
+    found = []
+    for n in range(1, before + 1):
+        numba.set_num_threads(n)
+        found.append(case.run(NUMBA))
+    numba.set_num_threads(before)
+    for out, lse in found:
+        np.testing.assert_allclose(out, found[0][0], atol=2e-6)
+        np.testing.assert_allclose(lse, found[0][1], atol=2e-6)
+
+
+@pytest.mark.parametrize("items", [1, 3, 8, 24])
+@pytest.mark.parametrize("workers", [1, 2, 8, 60])
+def test_pieces_keep_all_workers_busy_and_are_few(items, workers):
+    """Rule: attend.memory.bounded"""
+    for pages in (1, 40, 5000):
+        most = max(1, pages // attend.GRAIN)
+        pieces = attend._pieces(items, most, workers)
+        assert 1 <= pieces <= min(most, workers)
+        assert items * pieces % workers == 0 or pieces == most
+
+
+def test_tensors_and_strided_pools():
+    case = made()
+    wide = np.zeros((len(case.k_pages), case.k_pages.shape[1] + case.v_pages.shape[1]), np.uint8)
+    k, v = np.split(wide, [case.k_pages.shape[1]], axis=1)
+    k[:], v[:] = case.k_pages, case.v_pages
+    out, lse = replace(case, k_pages=k, v_pages=v).run(NUMBA)
+    judge(out, lse, case.ideal())
+    tensors = [torch.from_numpy(x) for x in (case.q, k, v)]
+    got = NUMBA.attend_tensor(*tensors, case.layouts, case.paged, case.scaling)
+    for a, b in zip(got, (out, lse), strict=True):
+        assert torch.equal(a, torch.from_numpy(b))
+
+
+def test_a_page_that_no_encoder_wrote_is_refused():
+    case = made("e8", "e8", (64, 64), pages=3, ragged=False)
+    plane = case.layouts[1].plane("index32")
+    case.v_pages[case.paged.slots[0, 0, 1], plane.offset :] = 255
+    with pytest.raises(Malformed, match=r"^\[e8.index.range\]"):
+        case.run(NUMBA)
+
+
+def test_codecs_with_a_table_of_their_own_are_refused():
+    layout = page_layout("skeleton:rank=8", 64, 32)
+    assert "attend" not in NUMBA.supports(layout).features
+    with pytest.raises(Unsupported, match=r"^\[backend.codec.offered\]"):
+        replace(made(), layouts=(layout, layout), k_pages=np.zeros((99, layout.nbytes), np.uint8),
+                v_pages=np.zeros((99, layout.nbytes), np.uint8)).run(NUMBA)  # fmt: skip
