@@ -138,6 +138,20 @@ def pooled_ranks(x: NDArray[np.floating], preset: Historic = PRESET) -> list[int
     return found
 
 
+def stored_ratio(projected: float, tokens: int, preset: Historic = PRESET) -> float:
+    """Ratio of the fields as stored that goes with a *projected* ratio of full layers.
+
+    Undoing the halving needs no rank: the tail is known, and the rest was halved.
+
+    Examples
+    --------
+    >>> round(stored_ratio(3.74, 8192), 2)
+    2.12
+    """
+    tail = tokens - preset.blocks(tokens) * preset.block
+    return tokens / (tail + 2 * (tokens / projected - tail))
+
+
 def implied_rank(
     ratio: float, tokens: int, heads: int, dim: int, preset: Historic = PRESET
 ) -> float:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.accounting import PRESET, implied_rank
+from benchmarks.accounting import PRESET, implied_rank, stored_ratio
 from benchmarks.extrapolate import TARGETS, project
 from benchmarks.standard_bytes import baseline
 from benchmarks.standard_markdown import k, size, table
 from benchmarks.standard_settings import SETTINGS
-from benchmarks.standard_shapes import as_printed, printed_ratios, published, shapes
+from benchmarks.standard_shapes import (
+    as_printed,
+    printed_ratios,
+    printed_stored,
+    published,
+    shapes,
+)
 
 
 def cross_page(results: dict[str, dict[str, Any]]) -> list[str]:
@@ -51,7 +57,8 @@ def cross_page(results: dict[str, dict[str, Any]]) -> list[str]:
         "that a printed ratio implies, were it the same in every block, follows from its own",
         f"formula: with {PRESET.res} kept residuals a coded row costs {row // 2} bytes after the",
         "halving, whatever the rank, and all heads share one basis. *Row bound* is the ratio with",
-        f"rows alone; a rank below {PRESET.res} keeps fewer residuals and may pass it.",
+        f"rows alone; a rank below {PRESET.res} keeps fewer residuals and may pass it. *Stored* is",
+        "the ratio at 8k of the float32 and int64 fields themselves: by the formula, and as printed.",
         "",
         *_implied(),
     ]
@@ -99,5 +106,9 @@ def _implied() -> list[str]:
         if cells:
             bound = 2 * layer.k_dim / (PRESET.row_nbytes(PRESET.res) / 2)
             cells += [""] * (7 - len(cells))
-            rows.append([name, f"{layer.heads} × {layer.k_dim}", f"{bound:.2f}", *cells])
-    return table(["model", "heads × dim", "row bound", *map(k, TARGETS[:7])], rows)
+            said = stored_ratio(dict(printed_ratios(name))[8192], 8192)
+            told = printed_stored(name)
+            stored = f"{said:.2f}" + ("" if told is None else f", printed {told:.2f}")
+            rows.append([name, f"{layer.heads} × {layer.k_dim}", f"{bound:.2f}", *cells, stored])
+    head = ["model", "heads × dim", "row bound", *map(k, TARGETS[:7]), "stored"]
+    return table(head, rows)

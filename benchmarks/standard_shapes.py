@@ -92,6 +92,12 @@ def printed_ratios(name: str, path: Path = SHAPES) -> list[tuple[int, float]]:
     return [(2048 << i, ratio) for i, ratio in enumerate(_models(path)[name].get("ratios", []))]
 
 
+def printed_stored(name: str, path: Path = SHAPES) -> float | None:
+    """Its ratio of what it really stored at 8k, where it printed one."""
+    found: float | None = _models(path)[name].get("stored")
+    return found
+
+
 def as_printed(nbytes: int, like: str) -> str:
     """A number of bytes in the unit and with the decimals of another size.
 
