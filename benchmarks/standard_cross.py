@@ -58,7 +58,7 @@ def cross_page(results: dict[str, dict[str, Any]]) -> list[str]:
         f"formula: with {PRESET.res} kept residuals a coded row costs {row // 2} bytes after the",
         "halving, whatever the rank, and all heads share one basis. *Row bound* is the ratio with",
         f"rows alone; a rank below {PRESET.res} keeps fewer residuals and may pass it. *Stored* is",
-        "the ratio at 8k of the float32 and int64 fields themselves, by the formula and as printed.",
+        "the ratio at 8k of the float32 and int64 fields, by the formula and as printed.",
         "",
         *_implied(),
     ]
