@@ -46,6 +46,7 @@ TABLED = (
     f"turbo:b=3@metric={CALIBRATION}",
     "turbo:b=3/turbo:b=2,share=1",
     "skeleton",
+    "skeleton:time=none",
 )
 # Codecs that are also measured with their boundary layers exact.
 BOUNDED = (f"scalar:b=3@page={PAGE}", "turbo:b=3")

@@ -110,12 +110,7 @@ def _codecs(data: dict[str, Any], path: Path) -> list[str]:
     title, full = _title(data), len(data["full_layers"])
     rows = []
     for row in data["summary"]:
-        kept = len(Setting.parse(row["setting"]).exact)
-        # A model in bf16 keeps its exact layers at 16 bits.
-        bits = row["page_bits"]
-        if bits is not None:
-            bits = (bits * (full - kept) + EXACT_BITS * kept) / full
-        rows.append(row | {"layer_bits": bits, "label": explicit(row)})
+        rows.append(row | {"layer_bits": layer_bits(row, full), "label": explicit(row)})
     draw_rates(rows, title, path.with_suffix(".png"))
     return [
         f"# Codecs of the lineage: {title}",
@@ -131,6 +126,13 @@ def _codecs(data: dict[str, Any], path: Path) -> list[str]:
         DAGGER + ".",
         "",
     ]
+
+
+def layer_bits(row: dict[str, Any], full: int) -> float | None:
+    """True bits of pages as a mean over packed layers; in bf16, exact ones have 16."""
+    kept = len(Setting.parse(row["setting"]).exact)
+    bits = row["page_bits"]
+    return None if bits is None else (bits * (full - kept) + EXACT_BITS * kept) / full
 
 
 def _cells(row: dict[str, Any]) -> Sequence[str]:

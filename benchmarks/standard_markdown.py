@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 MIB = 2**20
@@ -21,3 +22,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def wrapped(lines: Sequence[str], width: int = 110) -> str:
+    """A page: runs of plain lines become paragraphs; tables, heads, lists and pictures stay."""
+    out: list[str] = []
+    run: list[str] = []
+    for line in [*lines, ""]:
+        if line and not line.startswith(("|", "#", "!", "* ")):
+            run.append(line.strip())
+            continue
+        if run:
+            out += textwrap.wrap(
+                " ".join(run), width, break_long_words=False, break_on_hyphens=False
+            )
+            run = []
+        out.append(line)
+    return "\n".join(out).rstrip() + "\n"
