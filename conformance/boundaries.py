@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_conformance.oracle import ROTATED, blocks, hadamard_matrix, ideal_vectors
+from kakeya_conformance.walks import walk_ties
 from kakeya_ref.numerics import halving_sum
 from kakeya_ref.tables import gain_grid, gain_midpoints, lattice_step, lloyd_max
 from kakeya_ref.types import PageLayout
@@ -39,8 +40,10 @@ def recipes_for(layout: PageLayout) -> dict[str, Recipe]:
     elif codec in ROTATED:
         found += [small_integers] if d in EXACT_DIMS else []
         found += [gain_midpoints_exact] if len(blocks(d)) == 1 else []
+        found += [walk_ties] if codec == "trellis" and d in EXACT_DIMS else []
         if d in PAIRED_DIMS:
-            found += [gain_sum_edges, scalar_thresholds if codec == "scalar" else lattice_halves]
+            found += [gain_sum_edges]
+            found += {"scalar": [scalar_thresholds], "trellis": []}.get(codec, [lattice_halves])
     return {recipe.__name__: recipe for recipe in found}
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kakeya_conformance.oracle import sign_flips, transform
 from kakeya_conformance.pages import Fields
 from kakeya_conformance.tables import numbers_of
+from kakeya_conformance.walks import walked
 from kakeya_ref.layout import residual_width
 from kakeya_ref.skeletons import Parts, Skeleton, widen16
 from kakeya_ref.tables import gain_grid, lloyd_max
@@ -20,9 +21,9 @@ F64 = NDArray[np.float64]
 
 
 def coefficients(layout: PageLayout, fields: Fields) -> F64:
-    """Ideal coefficients of ``fp8``, ``int`` and ``scalar``: one product, or a product and a sum.
+    """Ideal coefficients of ``fp8``, ``int``, ``scalar`` and ``trellis``.
 
-    Rule: fp8.decode.product, int.decode.affine, scalar.decode.product
+    Rule: fp8.decode.product, int.decode.affine, scalar.decode.product, trellis.decode.product
 
     Returns
     -------
@@ -38,6 +39,8 @@ def coefficients(layout: PageLayout, fields: Fields) -> F64:
     if layout.codec.id == "scalar":
         centroids: F64 = lloyd_max(layout.codec.integer("b"))[0].astype(np.float64)
         return centroids[codes] * gain
+    if layout.codec.id == "trellis":
+        return walked(codes, layout.codec.integer("b")) * gain
     product: F64 = _e4m3(codes) * gain
     return product
 

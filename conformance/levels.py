@@ -40,6 +40,11 @@ SMALLEST = 2.0**-149
 LLOYD_MAX = (0.3634, 0.1175, 0.03454, 0.009497, 0.002499, 0.000644, 0.000164, 0.0000414)
 PER_BIT_LOW, PER_BIT_HIGH = 0.90, 1.30
 
+# num.level.per-bit -- the same of a trellis code, in units of the bound 4^-b, for walks of 128,
+# measured on 2^20 values: what the gain grid costs is inside. 2^16 values show it to 2 per cent.
+TRELLIS = (1.146, 1.201, 1.248, 1.278, 1.307, 1.338, 1.378, 1.412)
+TRELLIS_LOW, TRELLIS_HIGH = 0.94, 1.06
+
 # num.level.per-bit -- uniform integers: error falls by ((2^(b+1) - 1) / (2^b - 1))^2 per bit,
 # from 9 (1 to 2 bits) to 4.02 (7 to 8). Half precision of lo and step blurs the last bits.
 INT_BAND = 0.25

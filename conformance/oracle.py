@@ -19,8 +19,8 @@ from kakeya_ref.types import Basis, PageLayout
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 U8 = NDArray[np.uint8]
-ROTATED = frozenset({"scalar", "d4", "e8"})
-GAINED = frozenset({"fp8", "scalar", "d4", "e8"})
+ROTATED = frozenset({"scalar", "d4", "e8", "trellis"})
+GAINED = frozenset({"fp8", "scalar", "d4", "e8", "trellis"})
 KEPT = 256
 
 

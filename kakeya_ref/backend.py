@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kakeya_ref import attention
 from kakeya_ref.bits import read_page, write_page
-from kakeya_ref.codecs import d4, e8, fp8, int, raw, scalar, skeleton, turbo
+from kakeya_ref.codecs import d4, e8, fp8, int, raw, scalar, skeleton, trellis, turbo
 from kakeya_ref.contract import as_pages, as_vectors
 from kakeya_ref.errors import UsageError
 from kakeya_ref.registry import table_kind
@@ -24,6 +24,7 @@ CODECS: dict[str, ModuleType] = {
     "scalar": scalar,
     "d4": d4,
     "e8": e8,
+    "trellis": trellis,
     "skeleton": skeleton,
     "turbo": turbo,
 }

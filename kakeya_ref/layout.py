@@ -117,7 +117,7 @@ def _fields(codec: Codec, d: int, p: int) -> Sequence[Field]:
         rows, row = (p, -(-d // g)) if codec["axis"] == "token" else (-(-p // g), d)
         params = [("lo", 16, rows, row, 0), ("step", 16, rows, row, 0)]
         return params + split("codes", codec.integer("b"), p, d)
-    if codec.id == "scalar":
+    if codec.id in ("scalar", "trellis"):
         return [("scales", 8, 1, p, 0), *split("codes", codec.integer("b"), p, d)]
     if codec.id in LATTICE_BLOCK:
         block = LATTICE_BLOCK[codec.id]

@@ -1,4 +1,4 @@
-"""Frozen constants of the spec: gain grid, Lloyd-Max tables, lattice steps, sign flips.
+"""Frozen constants of the spec: gain grid, Lloyd-Max tables, lattice steps, trellis, sign flips.
 
 Data only. Reference and fast backends read the same file, so no constant is typed twice.
 """
@@ -17,8 +17,8 @@ F32 = NDArray[np.float32]
 
 
 @cache
-def _tables() -> dict[str, Any]:
-    text = files("kakeya_spec").joinpath("tables.json").read_text("utf-8")
+def _tables(name: str = "tables.json") -> dict[str, Any]:
+    text = files("kakeya_spec").joinpath(name).read_text("utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 
@@ -95,6 +95,43 @@ def lattice_step(codec_id: str, q: int) -> tuple[np.float32, np.float32]:
     """
     kappa, kinv = _floats(_tables()["lattice_step"][codec_id][q - 1])
     return kappa, kinv
+
+
+@cache
+def trellis_labels() -> NDArray[np.int64]:
+    """Label of each window of eight low bits: the exclusive or of the columns of its set bits.
+
+    Rule: trellis.label.linear
+
+    Returns
+    -------
+    (256,) int64
+        0 to 15.
+
+    Examples
+    --------
+    >>> trellis_labels()[[0, 1, 2, 3, 255]].tolist()
+    [0, 8, 13, 5, 15]
+    """
+    labels = np.zeros(256, dtype=np.int64)
+    for bit, column in enumerate(_tables("trellis.json")["columns"]):
+        labels ^= np.where(np.arange(256) >> bit & 1, column, 0)
+    labels.setflags(write=False)
+    return labels
+
+
+@cache
+def trellis_values(b: int) -> F32:
+    """Values of a trellis code of ``b`` bits: ``value[16 * (code >> 1) + label]``.
+
+    Rule: trellis.table.values
+
+    Returns
+    -------
+    (16 * 2**(b-1),) float32
+        Each fits bf16 and fp16 exactly.
+    """
+    return _floats(_tables("trellis.json")["values"][str(b)])
 
 
 _MASK = (1 << 64) - 1

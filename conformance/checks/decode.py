@@ -18,6 +18,7 @@ PRODUCTS = [
     "fp8.decode.product",
     "int.decode.affine",
     "scalar.decode.product",
+    "trellis.decode.product",
     "d4.decode.product",
     "e8.decode.product",
     "skeleton.decode.sum",
@@ -156,7 +157,7 @@ def check_decode__takes_bytes_and_arrays(t: Trial) -> None:
     rules=["scale.byte.zero", "scale.byte.grid"],
     level="bits",
     needs={"decode"},
-    codecs=["fp8", "scalar", "d4", "e8"],
+    codecs=["fp8", "scalar", "d4", "e8", "trellis"],
 )
 def check_decode__gain_zero_is_plus_zero(t: Trial) -> None:
     """Under scale byte 0 every coefficient is +0, whatever the codes say."""
@@ -170,7 +171,7 @@ def check_decode__gain_zero_is_plus_zero(t: Trial) -> None:
     rules=["scale.byte.grid", "turbo.decode.product"],
     level="bits",
     needs={"decode"},
-    codecs=["fp8", "scalar", "d4", "e8", "turbo"],
+    codecs=["fp8", "scalar", "d4", "e8", "trellis", "turbo"],
 )
 def check_decode__reads_every_gain(t: Trial) -> None:
     """Each of the 256 scale bytes decodes as in the reference."""
@@ -185,7 +186,7 @@ def check_decode__reads_every_gain(t: Trial) -> None:
     rules=PRODUCTS,
     level="bits",
     needs={"decode"},
-    codecs=["fp8", "int", "scalar", "raw", "turbo"],
+    codecs=["fp8", "int", "scalar", "trellis", "raw", "turbo"],
 )
 def check_decode__reads_every_code(t: Trial) -> None:
     """Each code value decodes as in the reference, in every bit lane of a byte."""
@@ -251,11 +252,13 @@ def check_decode__bases_coincide_without_rotation(t: Trial) -> None:
         "fp8.decode.product",
         "int.decode.affine",
         "scalar.decode.product",
+        "trellis.decode.product",
+        "trellis.window.shift",
         "num.level.ulp",
     ],
     level="ulp",
     needs={"decode"},
-    codecs=["fp8", "int", "scalar"],
+    codecs=["fp8", "int", "scalar", "trellis"],
 )
 def check_decode__coefficients_are_the_ideal_ones(t: Trial) -> None:
     """Coefficients of legal pages lie within one ulp of float64, without asking the reference."""

@@ -61,7 +61,7 @@ def check_scalar__ties_go_to_the_lower_code(t: Trial) -> None:
     level="tie",
     needs={"encode"},
     over="drawn",
-    codecs=["scalar", "d4", "e8"],
+    codecs=["scalar", "d4", "e8", "trellis"],
 )
 def check_scale__midpoints_go_to_the_lower_byte(t: Trial) -> None:
     """A gain on a midpoint of the grid takes the lower byte; one ulp above, the upper one."""
@@ -75,7 +75,7 @@ def check_scale__midpoints_go_to_the_lower_byte(t: Trial) -> None:
     level="tie",
     needs={"encode"},
     over="drawn",
-    codecs=["scalar", "d4", "e8"],
+    codecs=["scalar", "d4", "e8", "trellis"],
 )
 def check_scale__sums_by_halving(t: Trial) -> None:
     """Where the order of the sum decides the scale byte, it is the halving order."""
@@ -302,11 +302,11 @@ def check_encode__doubling_doubles(t: Trial) -> None:
     level="bits",
     needs={"encode"},
     over="drawn",
-    codecs=["scalar", "d4", "e8", "turbo"],
+    codecs=["scalar", "d4", "e8", "trellis", "turbo"],
 )
 def check_signs__seeds_over_the_whole_range(t: Trial) -> None:
     """Any seed of 32 bits gives the reference's signs; seed 0 gives none."""
-    name = {"scalar": "b=2", "turbo": "b=2,rank=8"}.get(t.codec_id, "q=5")
+    name = {"scalar": "b=2", "trellis": "b=2", "turbo": "b=2,rank=8"}.get(t.codec_id, "q=5")
     seed = t.draw(strategies.sign_seeds(), "seed")
     layout = t.draw_layout((8, 96, 128, 320), f"{t.codec_id}:{name},seed={seed}")
     x, tables = t.draw_input(layout, ["gaussian"], ["plausible"])

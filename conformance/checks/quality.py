@@ -34,7 +34,7 @@ SAMPLE = 2**16
     level="norm",
     needs={"decode"},
     over="drawn",
-    codecs=["scalar", "d4", "e8"],
+    codecs=["scalar", "d4", "e8", "trellis"],
 )
 def check_rotation__is_the_orthonormal_one(t: Trial) -> None:
     """Vectors are the float64 Hadamard of the coefficients: no lost, doubled or foreign scale."""
@@ -57,7 +57,7 @@ def check_scalar__error_falls_fourfold_per_bit(t: Trial) -> None:
     """On Gaussian data the error of b bits is the Lloyd-Max optimum, within its band."""
     measured = []
     for b in range(1, 9):
-        error = _gaussian_error(t, f"scalar:b={b}")
+        error = gaussian_error(t, f"scalar:b={b}")
         within(error, *_band(b), f"mean squared error at {b} bits")
         measured.append(error)
     want(measured == sorted(measured, reverse=True), f"more bits, more error: {measured}")
@@ -74,7 +74,7 @@ def check_turbo__error_falls_fourfold_per_bit(t: Trial) -> None:
     """At full rank and on Gaussian data the error of b bits is that of scalar, within its band."""
     measured = []
     for b in range(1, 5):
-        error = _gaussian_error(t, f"turbo:b={b},k=1,rank=128", "centred")
+        error = gaussian_error(t, f"turbo:b={b},k=1,rank=128", "centred")
         within(error, *_band(b), f"mean squared error at {b} bits")
         measured.append(error)
     want(measured == sorted(measured, reverse=True), f"more bits, more error: {measured}")
@@ -89,7 +89,7 @@ def check_turbo__error_falls_fourfold_per_bit(t: Trial) -> None:
 )
 def check_int__error_falls_per_bit(t: Trial) -> None:
     """One more bit divides the error of uniform integers by the ratio of their steps, squared."""
-    errors = [_gaussian_error(t, f"int:b={b},g=32") for b in range(2, 9)]
+    errors = [gaussian_error(t, f"int:b={b},g=32") for b in range(2, 9)]
     for b, (coarse, fine) in enumerate(itertools.pairwise(errors), start=2):
         ideal = ((2 ** (b + 1) - 1) / (2**b - 1)) ** 2
         within(
@@ -110,7 +110,7 @@ def check_int__error_falls_per_bit(t: Trial) -> None:
 def check_lattice__error_falls_with_q(t: Trial) -> None:
     """Doubling q divides the error by a factor within its band, for both lattices."""
     for codec_id in {"d4", "e8"} & set(announced(t.backend)):
-        errors = [_gaussian_error(t, f"{codec_id}:q={q}") for q in (3, 6, 12, 24, 48, 96)]
+        errors = [gaussian_error(t, f"{codec_id}:q={q}") for q in (3, 6, 12, 24, 48, 96)]
         for coarse, fine in itertools.pairwise(errors):
             within(coarse / fine, levels.PER_Q_LOW, levels.PER_Q_HIGH, f"{codec_id}: ratio per 2q")
 
@@ -205,7 +205,7 @@ def _band(b: int) -> tuple[float, float]:
     return levels.PER_BIT_LOW * optimum, levels.PER_BIT_HIGH * optimum
 
 
-def _gaussian_error(t: Trial, codec: str, table: str = "plausible") -> float:
+def gaussian_error(t: Trial, codec: str, table: str = "plausible") -> float:
     """Mean squared error of 2^16 Gaussian numbers at head dim 128, whatever the page size."""
     for tokens in (64, 32, 16):
         layout = page_layout(codec, 128, tokens)

@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kakeya_fast.numba_cpu import attend, checks, fp8, lattice, minmax, raw, scalar, tabled
+from kakeya_fast.numba_cpu import (
+    attend,
+    checks,
+    fp8,
+    lattice,
+    minmax,
+    raw,
+    scalar,
+    tabled,
+    trellis,
+)
 from kakeya_fast.numba_cpu.half import F32
 from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE
 from kakeya_fast.numba_cpu.threads import run
@@ -33,6 +43,7 @@ CODECS: dict[str, Codec] = {
     "scalar": Codec(scalar, "scale.byte.range", "scale.byte.grid"),
     "d4": Codec(lattice, "scale.byte.range", "d4.index.range"),
     "e8": Codec(lattice, "scale.byte.range", "e8.index.range"),
+    "trellis": Codec(trellis, "scale.byte.range", "scale.byte.grid"),
 }
 
 

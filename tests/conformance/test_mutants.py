@@ -19,11 +19,13 @@ import mutants_conduct
 import mutants_numbers
 import mutants_residual
 import mutants_tables
+import mutants_trellis
 
 # A check that names many rules would excuse any failure.
 NARROW = 10
 TABLED = (mutants_chains, mutants_residual, mutants_tables)
-MODULES = (mutants_numbers, mutants_bytes, mutants_conduct, mutants_attend, *TABLED)
+OWN = (mutants_attend, mutants_trellis)
+MODULES = (mutants_numbers, mutants_bytes, mutants_conduct, *OWN, *TABLED)
 
 
 def mutants():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import byhand as hand
+import byhand_trellis as trellis
 from byhand import GRID, add, div, mul, near, sub, words
 
 Page = list[list[float]]
@@ -181,6 +182,9 @@ def encode(codec: str, p: dict[str, Any], x: Page) -> bytes:
         cuts = table("lloyd_max", str(p["b"]), "thresholds")
         codes = [[sum(v > t for t in cuts) if b else 0 for v in z] for b, z in tokens]
         return lay([[b for b, _ in tokens]], 8) + lay(codes, p["b"])
+    if codec == "trellis":
+        codes = [trellis.search(z, p["b"]) if b else [0] * d for b, z in tokens]
+        return lay([[b for b, _ in tokens]], 8) + lay(codes, p["b"])
     n, q = (4 if codec == "d4" else 8), p["q"]
     _, kinv = table("lattice_step", codec, q - 1)
     row: list[int] = []
@@ -247,12 +251,14 @@ def decode(codec: str, p: dict[str, Any], page: bytes, tokens: int, d: int) -> t
         signed = [[-E4M3[v - 128] if v & 128 else E4M3[v] for v in row] for row in fields]
         out = [[mul(v, g) if g else 0.0 for v in r] for r, g in zip(signed, gains, strict=True)]
         return out, out
-    if codec == "scalar":
+    if codec in ("scalar", "trellis"):
         fields, _ = take(page, at, tokens, d, p["b"])
-        values = table("lloyd_max", str(p["b"]), "centroids")
-        coef = [
-            [mul(values[v], g) if g else 0.0 for v in r] for r, g in zip(fields, gains, strict=True)
-        ]
+        if codec == "scalar":
+            values = table("lloyd_max", str(p["b"]), "centroids")
+            rows = [[values[v] for v in row] for row in fields]
+        else:
+            rows = [trellis.values(row, p["b"]) for row in fields]
+        coef = [[mul(v, g) if g else 0.0 for v in r] for r, g in zip(rows, gains, strict=True)]
     else:
         n, q = (4 if codec == "d4" else 8), p["q"]
         bits = (lattice_count(n, q) - 1).bit_length()

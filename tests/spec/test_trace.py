@@ -27,6 +27,7 @@ NEEDS: dict[str, set[str]] = {
     "scalar": {"cited", "vector", "check"},
     "d4": {"cited", "vector", "check"},
     "e8": {"cited", "vector", "check"},
+    "trellis": {"cited", "vector", "check"},
     "skeleton": {"cited", "vector", "check"},
     "turbo": {"cited", "vector", "check"},
     # Fits are judged by quality; tables and layouts are refused before a backend sees a page.
