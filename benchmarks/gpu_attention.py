@@ -47,23 +47,26 @@ def tunings(shape: Shape, codec: str) -> list[tuple[Tuning | None, int | None]]:
         return []
     found: list[tuple[Tuning | None, int | None]] = []
     if codec == "scalar:b=3":
-        found += [(Tuning(w, s, r), None) for w, s, r in VARIANTS]
-        found += [(None, n) for n in ((8, 32) if shape.batch == 1 else (1, 4))]
-    elif codec == "scalar:b=4":
+        found += [(Tuning(16, 2, 1, 1, 1), n) for n in ((8, 32) if shape.batch == 1 else (4,))]
+        found += [(Tuning(*words), None) for words in VARIANTS]
+    elif codec == "scalar:b=2":
+        found += [(Tuning(16, 2, 1, k, v), None) for k, v in ((0, 0), (0, 1), (1, 0), (1, 1))]
+        found += [(Tuning(8, 2, 2, 1, 1), None)]
+    else:
         found += [(Tuning(8, 2, 1), None), (Tuning(12, 2, 1), None)]
     return found
 
 
 VARIANTS = (
     (16, 2, 1),
-    (16, 4, 1),
-    (8, 3, 2),
-    (8, 4, 2),
-    (8, 3, 1),
-    (4, 3, 4),
-    (4, 4, 4),
-    (8, 3, 3),
-    (12, 3, 1),
+    (16, 2, 1, 0, 1),
+    (16, 2, 1, 1, 0),
+    (16, 2, 1, 1, 1),
+    (16, 3, 1, 1, 1),
+    (8, 2, 2, 1, 1),
+    (8, 2, 1, 1, 1),
+    (8, 3, 1, 1, 1),
+    (12, 2, 1, 1, 1),
 )
 
 
@@ -123,12 +126,14 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--seconds", type=float, default=240)
     options.add_argument("--codecs", nargs="+", default=CODECS)
     options.add_argument("--no-variants", action="store_true")
+    options.add_argument("--no-dense", action="store_true", help="for tuning: no comparison")
+    options.add_argument("--most", type=int, default=1000, help="shapes, at most")
     told = options.parse_args(argv)
     begun, device = time.monotonic(), cuda_device("cuda")
     launcher = CupyLauncher(device)
     plan = [
         (shape, codec, [] if told.no_variants else tunings(shape, codec))
-        for shape in shapes(told.full)
+        for shape in shapes(told.full)[: told.most]
         for codec in told.codecs
     ]
     every = [(s, c, t) for s, c, more in plan for t, _ in [(None, None), *more]]
@@ -150,6 +155,8 @@ def main(argv: list[str] | None = None) -> int:
             result["failed"].append(f"{shape} {codec}: no time left")
             continue
         torch.cuda.empty_cache()
+        if told.no_dense:
+            result["dense"][str(shape)] = []
         if str(shape) not in result["dense"]:
             try:
                 result["dense"][str(shape)] = race.dense(shape, device)

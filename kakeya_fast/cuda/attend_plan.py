@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kakeya_ref.tables import gain_grid, lloyd_max
+from kakeya_ref.tables import lloyd_max
 from kakeya_ref.types import PageLayout
 
 HEAD_DIMS = (64, 128, 256)
@@ -20,10 +20,9 @@ BITS = (2, 3, 4)
 # Sums of a lane: 64 registers at most, so that unpacking has room beside them.
 SUMS = 256
 ENTRY = "kakeya_attend"
-MOST_SPLITS = 128
-PAIRS = 256 * 128  # bytes of the pairs of 4-bit codes, one copy for each bank
+MOST_SPLITS = 127
 FIELDS = (
-    *("D", "DV", "P", "T", "KIND", "KB", "VB", "NT", "WARPS", "STAGES"),
+    *("D", "DV", "P", "T", "KIND", "KB", "VB", "KL", "VL", "NT", "WARPS", "STAGES"),
     *("SOFTCAP", "WINDOW", "BIAS"),
 )
 
@@ -38,6 +37,8 @@ class Numbers(NamedTuple):
     kind: int
     kb: int
     vb: int
+    kl: int
+    vl: int
     nt: int
     warps: int
     stages: int
@@ -59,8 +60,9 @@ class Numbers(NamedTuple):
     def shared(self) -> int:
         """Bytes of shared memory of a block."""
         tiles = max(self.warps * self.stages * self.stage, self.warps * self.dv * self.rows * 4)
-        rest = 2048 + self.rows * (2 * self.d + 8 + 8 * (self.warps + 1)) + 16
-        return tiles + rest + PAIRS * ((self.kb == 4) + (self.vb == 4))
+        rest = self.rows * (2 * self.d + 12 + 8 * (self.warps + 1)) + 16
+        named = max(_named(self.kb, self.kl), _named(self.vb, self.vl))
+        return tiles + rest + 256 * named
 
     @property
     def partial(self) -> int:
@@ -90,11 +92,17 @@ def refusal(layouts: tuple[PageLayout, PageLayout]) -> str:
 
 
 class Tuning(NamedTuple):
-    """What may be chosen freely: warps of a block, tiles in flight, blocks of a multiprocessor."""
+    """What may be chosen freely.
+
+    Warps of a block, tiles in flight for each, blocks of a multiprocessor; and whether codes of K
+    and of V are looked up in shared memory, as those of 4 bits always are, or permuted.
+    """
 
     warps: int = 16
     stages: int = 3
     resident: int = 1
+    keys: int = 0
+    values: int = 0
 
 
 def tuning(layouts: tuple[PageLayout, PageLayout], rows: int, shared: int = 227 << 10) -> Tuning:
@@ -145,6 +153,8 @@ def numbers(
         kind,
         k.codec.integer("b"),
         v.codec.integer("b"),
+        int(tuned.keys or k.codec.integer("b") == 4),
+        int(tuned.values or v.codec.integer("b") == 4),
         nt,
         tuned.warps,
         tuned.stages,
@@ -154,6 +164,10 @@ def numbers(
     )
 
 
+def _named(bits: int, looked_up: int) -> int:
+    return (120 if bits == 3 else 256) * looked_up
+
+
 def _eights(layouts: tuple[PageLayout, PageLayout], rows: int) -> int:
     most = SUMS // max(layout.head_dim for layout in layouts)
     return min(most, 1 << (-(-rows // 8) - 1).bit_length())
@@ -161,26 +175,20 @@ def _eights(layouts: tuple[PageLayout, PageLayout], rows: int) -> int:
 
 @lru_cache(maxsize=64)
 def tables(k_bits: int, v_bits: int) -> NDArray[np.uint32]:
-    """Gains and values of the codes of both streams, (1024,) words.
+    """Values of the codes of both streams, as kernels/attend_plan.cuh names them.
 
     Values are kept times a constant, and gains over it, that makes the values round well.
 
     Rule: scalar.decode.product, scale.byte.grid
     """
-    words = np.zeros(1024, np.uint32)
+    words = np.zeros(42, np.uint32)
     for stream, bits in enumerate((k_bits, v_bits)):
         patterns, scale = values(bits, bf16=bool(stream))
-        gains = (gain_grid().astype(np.float64) / scale).astype(np.float32)
-        words[256 * stream : 256 * (stream + 1)] = gains.view(np.uint32)
-        at = 512 + 256 * stream
-        if bits == 4:
-            byte = np.arange(256)
-            words[at : at + 256] = patterns[byte % 16] | patterns[byte // 16] << 16
-        else:
-            eight = np.zeros(8, np.uint32)
-            eight[: len(patterns)] = patterns
-            halves = np.concatenate([eight & 255, eight >> 8]).astype(np.uint8)
-            words[at : at + 4] = halves.view("<u4")
+        padded = np.resize(patterns, 16)
+        words[16 * stream : 16 * stream + 16] = padded
+        halves = np.concatenate([padded[:8] & 255, padded[:8] >> 8]).astype(np.uint8)
+        words[32 + 4 * stream : 36 + 4 * stream] = halves.view("<u4")
+        words[40 + stream] = np.float32(-16 - np.log2(scale)).view(np.uint32)
     words.setflags(write=False)
     return words
 

@@ -61,6 +61,14 @@ SHAPES = {
     "peaked": Shape(size=20.0, groups=8, pages=16),
     "flat": Shape(size=1e-3, groups=8, pages=16),
     "one-page": Shape(pages=1, splits=3),
+    "looked-up": Shape(tuned=attend_plan.Tuning(8, 2, 1, 1, 1), groups=8),
+    "keys-looked-up": Shape(
+        "scalar:b=2", "scalar:b=3", 256, 256, tuned=attend_plan.Tuning(4, 2, 1, 1)
+    ),
+    "two-looked-up": Shape("scalar:b=2", "scalar:b=2", tuned=attend_plan.Tuning(4, 2, 1, 1, 1)),
+    "two-looked-up-64": Shape(
+        "scalar:b=2", "scalar:b=2", 64, 64, tuned=attend_plan.Tuning(4, 2, 1, 1, 1)
+    ),
     "two-stages": Shape(tuned=attend_plan.Tuning(4, 2, 2), pages=40),
 }
 

@@ -6,6 +6,7 @@
 namespace kakeya {
 
 constexpr float LOG2E = 1.44269504f, LN2 = 0.693147181f;
+constexpr int SHARE = 4;  // partials of a lane: with one over other tokens, 127 at most
 
 /// Query row `row` of the block into shared memory: scaled by a power of two, as fp16, in the
 /// order of the keys' octets.
@@ -20,7 +21,7 @@ KAKEYA_FN void stage_query(Attend p, const Block& k, int row) {
   KAKEYA_UNROLL
   for (int i = 0; i < p.D / 32; ++i) {
     const Lane<int> octet = lane / 8 + 4 * i;
-    const Lane<i64> at = cast<i64>(field_of(p.KB, p.D, octet, nibble)) + begin;
+    const Lane<i64> at = cast<i64>(field_of(p.KB, p.KL, p.D, octet, nibble)) + begin;
     if (p.kind == F32) {
       Lane<u32> w;
       read_words<1>(a.q, at * i64(4), there, &w);
@@ -48,38 +49,51 @@ KAKEYA_FN void stage_query(Attend p, const Block& k, int row) {
   const Lane<i64> at = i64((i64(k.row) * a.heads + k.head) * a.rows + m);
   const Lane<u32> factor = bits(mul(real(power), scale));
   write_shared<1>(k.shared + shared_rows(p), u32(row * 4), lane == 0, &factor);
+  const Lane<u32> index = u32(k.origin + m % a.queries);
+  write_shared<1>(k.shared + shared_rows(p), u32((2 * rows_of(p) + row) * 4), lane == 0, &index);
   if (p.bias) {
     const Lane<u32> bias = bits(mul(lookup_global<float>(a.bias, at, there), scale));
     write_shared<1>(k.shared + shared_rows(p), u32((rows_of(p) + row) * 4), lane == 0, &bias);
   }
 }
 
-/// Words of the table from `from` on, each `copies` times side by side.
-KAKEYA_FN void stage_words(Attend p, const Block& k, int warp, int from, int count, int copies,
-                           int to) {
-  for (int i = warp * WARP; i < count * copies; i += p.warps * WARP) {
-    const Lane<int> at = lane_number() + i;
-    const Lane<u32> w = lookup_global<u32>(k.a->tables, cast<i64>(at / copies + from), true);
-    write_shared<1>(k.shared, cast<u32>(at * 4 + to), true, &w);
+/// What the bytes of a stream name into shared memory, once for each bank or pair of banks.
+KAKEYA_FN void stage_named(Attend p, const Block& k, int warp, bool v) {
+  const int b = v ? p.VB : p.KB;
+  const Lane<int> lane = lane_number();
+  const Lane<i64> from = cast<i64>(lane % 16) + i64(NUMBERS + (v ? 16 : 0));
+  const Lane<u32> number = lookup_global<u32>(k.a->tables, from, true);
+  KAKEYA_ROLLED
+  for (int i = warp; i < named_bytes(b, 1); i += p.warps) {
+    // A byte names two numbers of 4 bits each, or four of 2 bits in a pair of words.
+    const Lane<int> part = b == 2 ? select<int>(lane % 2 == 1, i / 16, i % 16) : Lane<int>(i);
+    const int base = b == 2 ? 4 : 16;
+    const Lane<u32> first = shuffle(number, part % base);
+    const Lane<u32> second = shuffle(number, part / base);
+    const Lane<u32> w = first | second << 16;
+    const int to = shared_named(p) + 256 * i + (v ? 128 : 0);
+    write_shared<1>(k.shared, cast<u32>(lane * 4 + to), true, &w);
   }
 }
 
 /// Step 1: begin the first copies; put tables and queries into shared memory.
 KAKEYA_FN void attend_begin(Attend p, const Block& k, int warp, State& s) {
   find_tiles(p, k, warp, s);
+  look_up(p, k, 0, s);
+  KAKEYA_ROLLED
   for (int i = 0; i < p.stages - 1; ++i) issue(p, k, stages_of(p, k, warp), i, s);
-  stage_words(p, k, warp, K_GAINS, 512, 1, shared_gains(p));
-  if (p.KB == 4) stage_words(p, k, warp, K_VALUES, 256, WARP, shared_pairs(p, false));
-  if (p.VB == 4) stage_words(p, k, warp, V_VALUES, 256, WARP, shared_pairs(p, true));
+  KAKEYA_ROLLED
   for (int row = warp; row < rows_of(p); row += p.warps) stage_query(p, k, row);
+  if (p.KL) stage_named(p, k, warp, false);
+  if (p.VL) stage_named(p, k, warp, true);
 }
 
 /// Step 2: all tiles of the warp.
 KAKEYA_FN void attend_run(Attend p, const Block& k, int warp, State& s) {
   const AttendArgs& a = *k.a;
   const Queries q = take_queries(p, k);
-  const Values keys = make_values(p.KB, a.tables + K_VALUES, k.shared + shared_pairs(p, false));
-  const Values values = make_values(p.VB, a.tables + V_VALUES, k.shared + shared_pairs(p, true));
+  const Values keys = make_values(p, false, a.tables, k.shared);
+  const Values values = make_values(p, true, a.tables, k.shared);
   KAKEYA_UNROLL
   for (int i = 0; i < p.DV * p.NT / 4; ++i) s.sums[i] = 0.0f;
   KAKEYA_UNROLL
@@ -87,17 +101,25 @@ KAKEYA_FN void attend_run(Attend p, const Block& k, int warp, State& s) {
     s.largest[h] = NEVER;
     s.total[h] = 0.0f;
   }
+  s.exponents[0] = real_of(a.tables[EXPONENTS]);
+  s.exponents[1] = real_of(a.tables[EXPONENTS + 1]);
   u8* stages = stages_of(p, k, warp);
+  KAKEYA_ROLLED
   for (int i = 0; i < s.tiles; ++i) {
     copies_wait<STAGES - 2>();
     sync_warp();  // what other lanes have copied is here as well, and the oldest stage is free
-    issue(p, k, stages, i + p.stages - 1, s);
+    const int next = i + p.stages - 1;
+    if (next % WARP == 0) look_up(p, k, next, s);
+    issue(p, k, stages, next, s);
     const u8* stage = stages + i % p.stages * stage_bytes(p);
     if (shared_int(stage, 0) <= 0) continue;
-    Logits y;
-    multiply_keys(p, stage, keys, q, y);
-    soften(p, k, stage, q, s, y);
-    multiply_values(p, stage, values, y, s);
+    KAKEYA_ROLLED
+    for (int token = 0; token < p.T; token += 16) {
+      Logits y;
+      multiply_keys(p, stage, token, keys, q, y);
+      soften(p, k, stage, token, q, s, y);
+      multiply_values(p, stage, token, values, y, s);
+    }
   }
   copies_wait<0>();
   KAKEYA_UNROLL
@@ -122,9 +144,11 @@ KAKEYA_FN void attend_share(Attend p, const Block& k, int warp, State& s) {
     for (int c = 0; c < 2; ++c) {
       const Lane<int> row = lane % 4 * 2 + (n * 8 + c);
       Lane<float> largest = NEVER, total = 0.0f;
+      KAKEYA_UNROLL_SOME
       for (int w = 0; w < p.warps; ++w) {
         largest = greatest(largest, real(read_shared(stats, cast<u32>((row + w * rows_of(p)) * 8), true)));
       }
+      KAKEYA_UNROLL_SOME
       for (int w = 0; w < p.warps; ++w) {
         Lane<u32> both[2];
         shared_words<2>(stats, cast<u32>((row + w * rows_of(p)) * 8), both);
@@ -153,6 +177,7 @@ KAKEYA_FN void attend_share(Attend p, const Block& k, int warp, State& s) {
 KAKEYA_FN void attend_store(Attend p, const Block& k, int warp) {
   const int size = p.DV * rows_of(p);
   float* part = k.a->work + (i64(k.number) * k.a->splits + k.split) * partial_floats(p);
+  KAKEYA_ROLLED
   for (int i = warp * WARP; i < size; i += p.warps * WARP) {
     const Lane<int> at = lane_number() + i;
     Lane<float> sum = 0.0f;
@@ -187,46 +212,49 @@ KAKEYA_FN void attend_weigh(Attend p, const Block& k, int warp) {
   const AttendArgs& a = *k.a;
   const float* part = a.work + i64(k.number) * a.splits * partial_floats(p) + p.DV * rows_of(p);
   fence();
+  KAKEYA_ROLLED
   for (int row = warp; row < rows_of(p) && k.first_m + row < a.rows; row += p.warps) {
     const i64 at = (i64(k.row) * a.heads + k.head) * a.rows + k.first_m + row;
-    const float other = a.other ? a.other_lse[at] * LOG2E : NEVER;
-    Lane<float> largest = other;
-    for (int i = 0; i < a.splits; i += WARP) {
-      const Lane<int> split = lane_number() + i;
+    // A lane has up to SHARE partials; the one after the last is that over other tokens.
+    Lane<float> exponent[SHARE], sum[SHARE];
+    Lane<float> largest = NEVER, total = 0.0f;
+    KAKEYA_UNROLL
+    for (int i = 0; i < SHARE; ++i) {
+      const Lane<int> split = lane_number() + i * WARP;
       const Lane<bool> on = split < a.splits;
       const Lane<i64> from = cast<i64>(split) * partial_floats(p) + i64(row);
-      largest = greatest(largest, select<float>(on, read_fresh(part, from, on), NEVER));
+      exponent[i] = select<float>(on, read_fresh(part, from, on), NEVER);
+      sum[i] = read_fresh(part, from + i64(rows_of(p)), on);
+      if (a.other) {
+        const Lane<bool> last = split == a.splits;
+        const Lane<float> lse = lookup_global<float>(a.other_lse, i64(at), last);
+        exponent[i] = select<float>(last, mul(lse, LOG2E), exponent[i]);
+        sum[i] = select<float>(last, 1.0f, sum[i]);
+      }
+      largest = greatest(largest, exponent[i]);
     }
     KAKEYA_UNROLL
     for (int o = 1; o < WARP; o *= 2) largest = greatest(largest, shuffle_xor(largest, o));
-    const Lane<float> more = power2(sub(Lane<float>(other), largest));
-    Lane<float> total = select<float>(lane_number() == 0, a.other ? more : 0.0f, 0.0f);
-    for (int pass = 0; pass < 2; ++pass) {
-      for (int i = 0; i < a.splits; i += WARP) {
-        const Lane<int> split = lane_number() + i;
-        const Lane<bool> on = split < a.splits;
-        const Lane<i64> from = cast<i64>(split) * partial_floats(p) + i64(row);
-        const Lane<float> weight = power2(sub(read_fresh(part, from, on), largest));
-        if (pass == 0) {
-          const Lane<float> sum = read_fresh(part, from + i64(rows_of(p)), on);
-          total = add(total, select<float>(on, mul(sum, weight), 0.0f));
-        } else {
-          const Lane<u32> word = bits(div(weight, total));
-          write_shared<1>(k.shared, cast<u32>((split * rows_of(p) + row) * 4), on, &word);
-        }
-      }
-      if (pass == 0) {
-        KAKEYA_UNROLL
-        for (int o = 1; o < WARP; o *= 2) total = add(total, shuffle_xor(total, o));
-        const Lane<u32> lse = bits(select<float>(
-            total > 0.0f, mul(add(largest, log2_of(total)), LN2), real(Lane<u32>(MINUS_INFINITY))));
-        write_words<1>(a.lse, i64(at * 4), lane_number() == 0, &lse);
-        // Nothing was visible: sums are zero, and so is the result.
-        total = select<float>(total > 0.0f, total, 1.0f);
-      }
+    KAKEYA_UNROLL
+    for (int i = 0; i < SHARE; ++i) {
+      exponent[i] = power2(sub(exponent[i], largest));
+      total = fused(exponent[i], sum[i], total);
     }
-    const Lane<u32> word = bits(div(more, total));
-    write_shared<1>(k.shared, u32((a.splits * rows_of(p) + row) * 4), lane_number() == 0, &word);
+    KAKEYA_UNROLL
+    for (int o = 1; o < WARP; o *= 2) total = add(total, shuffle_xor(total, o));
+    const Lane<u32> lse = bits(select<float>(total > 0.0f,
+                                             mul(add(largest, log2_of(total)), LN2),
+                                             real(Lane<u32>(MINUS_INFINITY))));
+    write_words<1>(a.lse, i64(at * 4), lane_number() == 0, &lse);
+    // Nothing was visible: sums are zero, and so is the result.
+    const Lane<float> inverse = div(1.0f, select<float>(total > 0.0f, total, 1.0f));
+    KAKEYA_UNROLL
+    for (int i = 0; i < SHARE; ++i) {
+      const Lane<int> split = lane_number() + i * WARP;
+      const Lane<u32> word = bits(mul(exponent[i], inverse));
+      write_shared<1>(k.shared, cast<u32>((split * rows_of(p) + row) * 4), split <= a.splits,
+                      &word);
+    }
   }
 }
 
@@ -235,6 +263,7 @@ KAKEYA_FN void attend_merge(Attend p, const Block& k, int warp) {
   const AttendArgs& a = *k.a;
   const int size = p.DV * rows_of(p);
   const float* part = a.work + i64(k.number) * a.splits * partial_floats(p);
+  KAKEYA_ROLLED
   for (int i = warp * WARP; i < size; i += p.warps * WARP) {
     const Lane<int> at = lane_number() + i, slot = at / rows_of(p), row = at % rows_of(p);
     const Lane<bool> on = row + k.first_m < a.rows;
@@ -243,7 +272,7 @@ KAKEYA_FN void attend_merge(Attend p, const Block& k, int warp) {
     const Lane<int> nibble = slot / 32 % 2 * 4 + slot / 8 % 2 * 2 + slot / 16 % 2;
     const Lane<i64> out =
         (cast<i64>(row) + ((i64(k.row) * a.heads + k.head) * a.rows + k.first_m)) * i64(p.DV) +
-        cast<i64>(field_of(p.VB, p.DV, octet, nibble));
+        cast<i64>(field_of(p.VB, p.VL, p.DV, octet, nibble));
     Lane<float> sum = 0.0f;
     if (a.other) {
       const Lane<u32> from = cast<u32>((row + a.splits * rows_of(p)) * 4);

@@ -9,52 +9,66 @@
 
 namespace kakeya {
 
-/// Field of nibble `n` of octet `o` in a row of `d` codes of `b` bits.
+/// Field of number `n` of octet `o` in a row of `d` codes of `b` bits.
 ///
 /// Rule: page.plane.strided
-KAKEYA_FN Lane<int> field_of(int b, int d, const Lane<int>& o, const Lane<int>& n) {
+KAKEYA_FN Lane<int> field_of(int b, int looked_up, int d, const Lane<int>& o,
+                             const Lane<int>& n) {
   if (b == 4) return o * 4 + n / 2 + n % 2 * (d / 2);
+  if (b == 2 && looked_up) return o * 2 + n / 4 + n % 4 * (d / 4);
   return o / 2 * 4 + n / 2 + (o % 2 + n % 2 * 2) * (d / 4);
 }
 
 // Where the values of codes are: 8 numbers of 16 bits in registers, low and high bytes apart, or
-// pairs in shared memory, one copy for each bank.
+// in shared memory, where a byte of codes is half of the address of what it names.
 struct Values {
   Lane<u32> low[2], high[2];
-  const u8* pairs;
+  const u8* named;
   Lane<u32> bank;
 };
 
-/// Values of a stream; `table` is its part of the table, `pairs` its part of shared memory.
-KAKEYA_FN Values make_values(int b, const u32* table, const u8* pairs) {
-  Values v;
-  v.pairs = pairs;
-  v.bank = cast<u32>(lane_number()) * 4u;
+/// Values of a stream; `table` is the whole table.
+KAKEYA_FN Values make_values(Attend p, bool v, const u32* table, const u8* shared) {
+  const int b = v ? p.VB : p.KB;
+  Values values;
+  values.named = shared + shared_named(p);
+  const Lane<u32> lane = cast<u32>(lane_number());
+  values.bank = (b == 2 ? lane % 16u * 8u : lane * 4u) + (v ? 128u : 0u);
   KAKEYA_UNROLL
   for (int i = 0; i < 2; ++i) {
-    v.low[i] = b == 4 ? 0u : lookup_global<u32>(table, i64(i), true);
-    v.high[i] = b == 4 ? 0u : lookup_global<u32>(table, i64(i + 2), true);
+    const i64 at = BYTES + (v ? 4 : 0) + i;
+    const bool used = !(v ? p.VL : p.KL);
+    values.low[i] = used ? lookup_global<u32>(table, at, true) : Lane<u32>(0u);
+    values.high[i] = used ? lookup_global<u32>(table, at + 2, true) : Lane<u32>(0u);
   }
-  return v;
+  return values;
 }
 
-/// The 8 numbers of an octet, two in a word: nibbles 0 and 1, 2 and 3, and so on.
-KAKEYA_FN void expand(int b, const Values& v, const Lane<u32>& octet, Lane<u32>* w) {
-  if (b == 4) {
+/// The 8 numbers of an octet, two in a word.
+///
+/// `odd`: of 2-bit codes that are looked up, whether it is the upper half of its word.
+KAKEYA_FN void expand(int b, int looked_up, const Values& v, const Lane<u32>& octet, int odd,
+                      Lane<u32>* w) {
+  if (looked_up && b == 2) {
+    KAKEYA_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      shared_words<2>(v.named, permute(octet, v.bank, 0x6504u + u32(16 * (i + 2 * odd))),
+                      w + 2 * i);
+    }
+  } else if (looked_up) {
     KAKEYA_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const Lane<u32> byte = i ? octet >> (8 * i - 7) : octet << 7;
-      shared_words<1>(v.pairs, (byte & 0x7f80u) | v.bank, w + i);
+      shared_words<1>(v.named, permute(octet, v.bank, 0x6504u + u32(16 * i)), w + i);
     }
-    return;
-  }
-  KAKEYA_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    const Lane<u32> four = i ? octet >> 16 : octet;
-    const Lane<u32> low = permute(v.low[0], v.low[1], four);
-    const Lane<u32> high = permute(v.high[0], v.high[1], four);
-    w[2 * i] = permute(low, high, 0x5140u);
-    w[2 * i + 1] = permute(low, high, 0x7362u);
+  } else {
+    KAKEYA_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const Lane<u32> four = i ? octet >> 16 : octet;
+      const Lane<u32> low = permute(v.low[0], v.low[1], four);
+      const Lane<u32> high = permute(v.high[0], v.high[1], four);
+      w[2 * i] = permute(low, high, 0x5140u);
+      w[2 * i + 1] = permute(low, high, 0x7362u);
+    }
   }
 }
 
@@ -98,6 +112,8 @@ KAKEYA_FN void key_octets(Attend p, const u8* codes, const Lane<int>& token,
   }
   KAKEYA_UNROLL
   for (int i = 0; i < count / 2; ++i) {
+    octets[2 * i] = octets[2 * i + 1] = two[i];
+    if (p.KB == 2 && p.KL) continue;
     if (p.KB == 3) third[i] = third[i] >> cast<u32>(part / 2);
     octets[2 * i] = octet_of_two(p.KB, two[i], third[i], 0);
     octets[2 * i + 1] = octet_of_two(p.KB, two[i], third[i], 1);
@@ -120,7 +136,7 @@ KAKEYA_FN void value_octets(Attend p, const u8* codes, const Lane<int>& token,
     Lane<u32> two, third = 0u;
     shared_words<1>(codes, cast<u32>(token * (p.DV / 4) + part / 2 * 4), &two);
     const Lane<u32> odd = cast<u32>(part % 2) * 2u;
-    octets[0] = (two >> odd) & 0x33333333u;
+    octets[0] = p.VB == 2 && p.VL ? two >> (odd * 8u) : (two >> odd) & 0x33333333u;
     if (p.VB == 2) return;
     shared_words<1>(plane, cast<u32>(token * (p.DV / 8) + part / 2 % 2 * 4), &third);
     octets[0] |= ((third >> side) << (2u - odd)) & 0x44444444u;
@@ -134,6 +150,8 @@ KAKEYA_FN void value_octets(Attend p, const u8* codes, const Lane<int>& token,
   }
   KAKEYA_UNROLL
   for (int i = 0; i < count / 2; ++i) {
+    octets[2 * i] = octets[2 * i + 1] = two[i];
+    if (p.VB == 2 && p.VL) continue;
     if (p.VB == 3) third[i] = third[i] >> side;
     octets[2 * i] = octet_of_two(p.VB, two[i], third[i], 0);
     octets[2 * i + 1] = octet_of_two(p.VB, two[i], third[i], 1);

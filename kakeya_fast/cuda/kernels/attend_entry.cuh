@@ -23,13 +23,7 @@
 namespace kakeya {
 
 /// A float that was handed over as its bits.
-KAKEYA_FN float pattern(i64 word) {
-#if defined(__CUDACC__)
-  return __uint_as_float(static_cast<u32>(word));
-#else
-  return same_bits<float>(static_cast<u32>(word));
-#endif
-}
+KAKEYA_FN float pattern(i64 word) { return real_of(static_cast<u32>(word)); }
 
 /// Block x of the splits, y of heads and eights of rows, z of the batch.
 KAKEYA_FN Block attend_block(Attend p, const AttendArgs* a, u8* shared, int x, int y, int z) {
@@ -40,6 +34,7 @@ KAKEYA_FN Block attend_block(Attend p, const AttendArgs* a, u8* shared, int x, i
   k.split = x;
   k.head = y / groups;
   k.row = z;
+  k.origin = static_cast<int>(a->origin[z]);
   k.first_m = y % groups * rows_of(p);
   k.number = (z * a->heads + k.head) * groups + y % groups;
   return k;

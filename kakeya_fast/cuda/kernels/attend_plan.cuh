@@ -20,6 +20,8 @@ struct Attend {
   KAKEYA_NUMBER(kind, KAKEYA_KIND)       // type of the queries
   KAKEYA_NUMBER(KB, KAKEYA_KB)           // bits of a key's code: 2, 3 or 4
   KAKEYA_NUMBER(VB, KAKEYA_VB)           // bits of a value's code
+  KAKEYA_NUMBER(KL, KAKEYA_KL)           // whether keys are looked up in shared memory: 4 bits are
+  KAKEYA_NUMBER(VL, KAKEYA_VL)           // the same for values
   KAKEYA_NUMBER(NT, KAKEYA_NT)           // query rows of a block, in eights
   KAKEYA_NUMBER(warps, KAKEYA_WARPS)     // of a block
   KAKEYA_NUMBER(stages, KAKEYA_STAGES)   // tiles on their way or in use, for each warp
@@ -33,11 +35,10 @@ struct Attend {
 #if defined(__CUDACC__)
 constexpr int K_OCTETS = KAKEYA_D / 32;   // of a lane, for one key
 constexpr int V_OCTETS = KAKEYA_DV / 64;  // of a lane, for one value
-constexpr int TILES_M = KAKEYA_T / 16;
 constexpr int TILES_N = KAKEYA_NT;
 constexpr int STAGES = KAKEYA_STAGES;
 #else
-constexpr int K_OCTETS = 8, V_OCTETS = 4, TILES_M = 2, TILES_N = 4, STAGES = 1;
+constexpr int K_OCTETS = 8, V_OCTETS = 4, TILES_N = 4, STAGES = 1;
 #endif
 
 struct AttendArgs {
@@ -61,10 +62,9 @@ struct AttendArgs {
   float *out, *lse;                    // (B, H, M, DV), (B, H, M)
 };
 
-// Words of the table: gains of K and V by scale byte, then their codes' values. Of a 2 or 3 bit
-// code 4 words, the low and the high bytes of 8 numbers; of a 4 bit code 256 words, the pairs of
-// numbers that a byte names.
-constexpr int K_GAINS = 0, V_GAINS = 256, K_VALUES = 512, V_VALUES = 768, ATTEND_TABLE = 1024;
+// Words of the table, for K and then V: 16 numbers, the low and the high bytes of 8 of them, and
+// the exponent that a scale byte of 0 would stand for, as a float.
+constexpr int NUMBERS = 0, BYTES = 32, EXPONENTS = 40;
 
 KAKEYA_FN constexpr int base_bits(int b) { return b == 3 ? 2 : b; }
 KAKEYA_FN constexpr int rows_of(Attend p) { return 8 * p.NT; }
@@ -85,20 +85,21 @@ KAKEYA_FN constexpr int stage_bytes(Attend p) {
 // Shared memory of a block: the stages of each warp, where partial results lie afterwards; then
 // what all warps share.
 KAKEYA_FN constexpr int larger(int a, int b) { return a > b ? a : b; }
-KAKEYA_FN constexpr int shared_gains(Attend p) {
+KAKEYA_FN constexpr int shared_queries(Attend p) {
   return larger(p.warps * p.stages * stage_bytes(p), p.warps * p.DV * rows_of(p) * 4);
 }
-KAKEYA_FN constexpr int shared_queries(Attend p) { return shared_gains(p) + 2048; }
 KAKEYA_FN constexpr int shared_rows(Attend p) { return shared_queries(p) + p.D * rows_of(p) * 2; }
-KAKEYA_FN constexpr int shared_stats(Attend p) { return shared_rows(p) + rows_of(p) * 8; }
+KAKEYA_FN constexpr int shared_stats(Attend p) { return shared_rows(p) + rows_of(p) * 12; }
 KAKEYA_FN constexpr int shared_flag(Attend p) {
   return shared_stats(p) + (p.warps + 1) * rows_of(p) * 8;
 }
-KAKEYA_FN constexpr int shared_pairs(Attend p, bool v) {
-  return shared_flag(p) + 16 + (v && p.KB == 4 ? 256 * 128 : 0);
+// What bytes name: 256 bytes a byte, half of them for K, in copies for all banks.
+KAKEYA_FN constexpr int named_bytes(int b, int looked_up) {
+  return looked_up ? (b == 3 ? 0x78 : 256) : 0;
 }
+KAKEYA_FN constexpr int shared_named(Attend p) { return shared_flag(p) + 16; }
 KAKEYA_FN constexpr int shared_bytes(Attend p) {
-  return shared_pairs(p, true) + (p.VB == 4 ? 256 * 128 : 0);
+  return shared_named(p) + 256 * larger(named_bytes(p.KB, p.KL), named_bytes(p.VB, p.VL));
 }
 
 // A partial result in the work space: numbers [slot][row], then [largest exponent, sum][row].

@@ -10,6 +10,7 @@ struct Block {
   const AttendArgs* a;
   u8* shared;
   int split, head, row, first_m, number;  // number: of its ticket and its partials
+  int origin;                             // cache index of query token 0
 };
 
 constexpr float NEVER = -1e30f;  // below every logit, and yet finite
@@ -21,10 +22,8 @@ struct State {
   Lane<int> slot, valid, since, start;   // of the 32 tiles from which the next is taken
   Lane<float> sums[16 * V_OCTETS * TILES_N];
   Lane<float> largest[2 * TILES_N], total[2 * TILES_N];
+  float exponents[2];                    // of K and V: what a scale byte of 0 would stand for
 };
-
-/// Cache index of query token 0.
-KAKEYA_FN int origin_of(const Block& k) { return static_cast<int>(k.a->origin[k.row]); }
 
 KAKEYA_FN u8* stages_of(Attend p, const Block& k, int warp) {
   return k.shared + warp * p.stages * stage_bytes(p);
@@ -45,7 +44,7 @@ KAKEYA_FN void find_tiles(Attend p, const Block& k, int warp, State& s) {
 /// A tile nobody sees has no valid tokens.
 KAKEYA_FN void look_up(Attend p, const Block& k, int i, State& s) {
   const AttendArgs& a = *k.a;
-  const int oldest = origin_of(k), newest = oldest + a.queries - 1;
+  const int oldest = k.origin, newest = oldest + a.queries - 1;
   const Lane<int> tile = (lane_number() + i) * p.warps + s.first_tile;
   const Lane<bool> on = lane_number() + i < s.tiles;
   const Lane<int> part = tile % (p.P / p.T);
@@ -83,7 +82,6 @@ KAKEYA_FN void copy_codes(Attend p, u8* shared, int to, const u8* body, int d, i
 KAKEYA_FN void issue(Attend p, const Block& k, u8* stages, int i, State& s) {
   const AttendArgs& a = *k.a;
   if (i < s.tiles) {
-    if (i % WARP == 0) look_up(p, k, i, s);
     const int from = i % WARP;
     const int valid = broadcast(s.valid, from), since = broadcast(s.since, from);
     const int start = broadcast(s.start, from);

@@ -19,11 +19,13 @@ constexpr int WARP = 32;
 #define KAKEYA_FN __device__ __forceinline__
 #define KAKEYA_UNROLL _Pragma("unroll")
 #define KAKEYA_UNROLL_SOME _Pragma("unroll 8")
+#define KAKEYA_ROLLED _Pragma("unroll 1")
 #include "lane_device.cuh"
 #else
 #define KAKEYA_FN inline
 #define KAKEYA_UNROLL
 #define KAKEYA_UNROLL_SOME
+#define KAKEYA_ROLLED
 #include "lane_host.cuh"
 #endif
 

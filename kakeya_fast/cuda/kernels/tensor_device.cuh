@@ -106,6 +106,8 @@ KAKEYA_FN float read_fresh(const float* base, i64 at, bool on) {
   return on ? __ldcg(base + at) : 0.0f;
 }
 
+KAKEYA_FN float real_of(u32 word) { return __uint_as_float(word); }
+
 KAKEYA_FN void fence() { __threadfence(); }
 
 /// Count up to `last`, then start again at 0; the count before.

@@ -118,6 +118,8 @@ inline Lane<float> read_fresh(const float* base, const Lane<i64>& at, const Lane
   return lookup_global<float>(base, at, on);
 }
 
+inline float real_of(u32 word) { return same_bits<float>(word); }
+
 inline void fence() {}
 
 inline u32 take_ticket(u32* ticket, u32 last) {

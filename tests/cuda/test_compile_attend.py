@@ -1,0 +1,67 @@
+"""Attention kernels compile to machine code without local memory; needs nvcc and no GPU."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from test_compile import ALLOWANCE, FUNCTION, NVCC
+
+from kakeya_fast.cuda import attend_plan, params
+from kakeya_fast.cuda import compile as compiler
+from kakeya_fast.cuda.compile import Unit
+from kakeya_ref.layout import page_layout
+
+# Shared memory of a block: A100, H100, B200.
+SHARED = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10}
+# Bits of K and V, head dim, query rows: one, two and four products of 8 rows.
+CASES = [(3, 3, 128, 8), (4, 4, 128, 4), (2, 3, 64, 16), (3, 2, 64, 32), (4, 3, 256, 8)]
+
+
+def unit(k: int, v: int, d: int, rows: int, shared: int, **flags: bool) -> Unit:
+    layouts = page_layout(f"scalar:b={k}", d, 32), page_layout(f"scalar:b={v}", d, 32)
+    tuned = attend_plan.tuning(layouts, rows, shared)
+    numbers = attend_plan.numbers(layouts, params.KINDS["bfloat16"], rows, tuned, **flags)
+    assert numbers.shared <= shared
+    return Unit("attend.cu", numbers.defines(tuned.resident), (attend_plan.ENTRY,))
+
+
+@pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("arch", SHARED)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_attention_compiles_without_local_memory(case, arch, tmp_path) -> None:
+    made = unit(*case, SHARED[arch])
+    done = subprocess.run(
+        [
+            *(NVCC, "-cubin", f"-arch={arch}", "-Xptxas", "-v", f"-I{params.SOURCES}"),
+            *(*compiler.options(made), str(params.SOURCES / made.source)),
+            *("-o", str(tmp_path / "cubin")),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    [(name, *counts)] = FUNCTION.findall(done.stderr)
+    assert name == attend_plan.ENTRY
+    stack, stores, loads = map(int, counts)
+    label = "attend.cu {} K={} V={} D={} M={}".format(arch, *case)
+    allowed = ALLOWANCE.get(label, ALLOWANCE["default"])
+    assert stack <= allowed["stack"], f"{label}: {stack} bytes of stack"
+    assert max(stores, loads) <= allowed["spill"], f"{label}: spills {stores}, {loads} bytes"
+
+
+@pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
+def test_every_option_compiles(tmp_path) -> None:
+    made = unit(3, 3, 128, 8, SHARED["sm_90"], softcap=True, window=True, bias=True)
+    words = (*compiler.options(made), str(params.SOURCES / made.source))
+    command = [NVCC, "-cubin", "-arch=sm_90", f"-I{params.SOURCES}", *words]
+    assert subprocess.run([*command, "-o", str(tmp_path / "cubin")]).returncode == 0
+
+
+def test_macros_are_the_numbers() -> None:
+    """Rule: backend.graph.prepared"""
+    made = unit(3, 2, 64, 32, SHARED["sm_90"], window=True)
+    assert {"-DKAKEYA_KB=3", "-DKAKEYA_VB=2", "-DKAKEYA_NT=4", "-DKAKEYA_WINDOW=1"} <= {
+        *made.defines
+    }
+    assert str(made).startswith("attend.cu D=64")
