@@ -24,7 +24,7 @@ from kakeya_fast.cuda.attend_plan import Tuning
 from kakeya_fast.cuda.compile import Unit
 from kakeya_ref.layout import page_layout
 
-CODECS = ("scalar:b=2", "scalar:b=3", "scalar:b=4")
+CODECS = ("scalar:b=3", "scalar:b=2", "scalar:b=4", "trellis:b=2")
 CONTEXTS = (1 << 10, 4 << 10, 8 << 10, 32 << 10, 128 << 10)
 RESULTS = Path(__file__).parent / "results"
 

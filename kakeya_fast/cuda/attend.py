@@ -85,7 +85,7 @@ class Attention:
         room = launcher.processors * tuned.resident
         self.splits = splits or plan.splits(self.numbers, blocks, pages, room)
         with torch.inference_mode(False):
-            words = plan.tables(self.numbers.kb, self.numbers.vb).view(np.int32)
+            words = plan.tables(*(layout.codec for layout in layouts)).view(np.int32)
             self._tables = torch.from_numpy(words.copy()).to(device)
             size = blocks * self.splits * self.numbers.partial
             self._work = torch.empty(size, dtype=torch.float32, device=device)

@@ -12,17 +12,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kakeya_ref.tables import lloyd_max
-from kakeya_ref.types import PageLayout
+from kakeya_ref.tables import lloyd_max, trellis_values
+from kakeya_ref.types import Codec, PageLayout
 
 HEAD_DIMS = (64, 128, 256)
-BITS = (2, 3, 4)
+BITS = {"scalar": (2, 3, 4), "trellis": (2,)}
+WALKED = 2
 # Sums of a lane: 64 registers at most, so that unpacking has room beside them.
 SUMS = 256
 ENTRY = "kakeya_attend"
 MOST_SPLITS = 127
 FIELDS = (
-    *("D", "DV", "P", "T", "KIND", "KB", "VB", "KL", "VL", "NT", "WARPS", "STAGES"),
+    *("D", "DV", "P", "T", "KIND", "KB", "VB", "KC", "VC", "NT", "WARPS", "STAGES"),
     *("SOFTCAP", "WINDOW", "BIAS"),
 )
 
@@ -37,8 +38,8 @@ class Numbers(NamedTuple):
     kind: int
     kb: int
     vb: int
-    kl: int
-    vl: int
+    kc: int
+    vc: int
     nt: int
     warps: int
     stages: int
@@ -61,7 +62,7 @@ class Numbers(NamedTuple):
         """Bytes of shared memory of a block."""
         tiles = max(self.warps * self.stages * self.stage, self.warps * self.dv * self.rows * 4)
         rest = self.rows * (2 * self.d + 12 + 8 * (self.warps + 1)) + 16
-        named = max(_named(self.kb, self.kl), _named(self.vb, self.vl))
+        named = max(_named(self.kb, self.kc), _named(self.vb, self.vc))
         return tiles + rest + 256 * named
 
     @property
@@ -82,8 +83,9 @@ def refusal(layouts: tuple[PageLayout, PageLayout]) -> str:
     Rule: attend.operand.fits
     """
     for layout in layouts:
-        if layout.codec.id != "scalar" or layout.codec.integer("b") not in BITS:
-            return f"no attention kernel for {layout.codec}, only for scalar with 2, 3 or 4 bits"
+        bits = BITS.get(layout.codec.id, ())
+        if not bits or layout.codec.integer("b") not in bits:
+            return f"no attention kernel for {layout.codec}, only for bits {BITS}"
         if layout.head_dim not in HEAD_DIMS:
             return f"no attention kernel for head dim {layout.head_dim}, only for {HEAD_DIMS}"
     if layouts[0].tokens != layouts[1].tokens:
@@ -153,8 +155,8 @@ def numbers(
         kind,
         k.codec.integer("b"),
         v.codec.integer("b"),
-        int(tuned.keys or k.codec.integer("b") == 4),
-        int(tuned.values or v.codec.integer("b") == 4),
+        _way(k, tuned.keys),
+        _way(v, tuned.values),
         nt,
         tuned.warps,
         tuned.stages,
@@ -164,8 +166,14 @@ def numbers(
     )
 
 
-def _named(bits: int, looked_up: int) -> int:
-    return (120 if bits == 3 else 256) * looked_up
+def _way(layout: PageLayout, looked_up: int) -> int:
+    if layout.codec.id == "trellis":
+        return WALKED
+    return int(looked_up or layout.codec.integer("b") == 4)
+
+
+def _named(bits: int, way: int) -> int:
+    return 0 if not way else 120 if bits == 3 else 256
 
 
 def _eights(layouts: tuple[PageLayout, PageLayout], rows: int) -> int:
@@ -174,16 +182,20 @@ def _eights(layouts: tuple[PageLayout, PageLayout], rows: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def tables(k_bits: int, v_bits: int) -> NDArray[np.uint32]:
+def tables(*codecs: Codec) -> NDArray[np.uint32]:
     """Values of the codes of both streams, as kernels/attend_plan.cuh names them.
 
     Values are kept times a constant, and gains over it, that makes the values round well.
 
-    Rule: scalar.decode.product, scale.byte.grid
+    Rule: scalar.decode.product, trellis.decode.product, scale.byte.grid
     """
     words = np.zeros(42, np.uint32)
-    for stream, bits in enumerate((k_bits, v_bits)):
-        patterns, scale = values(bits, bf16=bool(stream))
+    for stream, codec in enumerate(codecs):
+        if codec.id == "trellis":  # these numbers are exact
+            lower = trellis_values(codec.integer("b"))[:16].astype(np.float64)
+            patterns, scale = _patterns(lower, bool(stream)), 1.0
+        else:
+            patterns, scale = values(codec.integer("b"), bf16=bool(stream))
         padded = np.resize(patterns, 16)
         words[16 * stream : 16 * stream + 16] = padded
         halves = np.concatenate([padded[:8] & 255, padded[:8] >> 8]).astype(np.uint8)

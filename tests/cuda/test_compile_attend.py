@@ -14,12 +14,19 @@ from kakeya_ref.layout import page_layout
 
 # Shared memory of a block: A100, H100, B200.
 SHARED = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10}
-# Bits of K and V, head dim, query rows: one, two and four products of 8 rows.
-CASES = [(3, 3, 128, 8), (4, 4, 128, 4), (2, 3, 64, 16), (3, 2, 64, 32), (4, 3, 256, 8)]
+# Codecs of K and V, head dim, query rows: one product of 8 rows, and two.
+THREE, FOUR, WALK = "scalar:b=3", "scalar:b=4", "trellis:b=2"
+CASES = [
+    (THREE, THREE, 128, 8),
+    (FOUR, FOUR, 128, 4),
+    ("scalar:b=2", THREE, 64, 16),
+    (WALK, WALK, 128, 8),
+    (FOUR, WALK, 256, 8),
+]
 
 
-def unit(k: int, v: int, d: int, rows: int, shared: int, **flags: bool) -> Unit:
-    layouts = page_layout(f"scalar:b={k}", d, 32), page_layout(f"scalar:b={v}", d, 32)
+def unit(k: str, v: str, d: int, rows: int, shared: int, **flags: bool) -> Unit:
+    layouts = page_layout(k, d, 32), page_layout(v, d, 32)
     tuned = attend_plan.tuning(layouts, rows, shared)
     numbers = attend_plan.numbers(layouts, params.KINDS["bfloat16"], rows, tuned, **flags)
     assert numbers.shared <= shared
@@ -52,7 +59,7 @@ def test_attention_compiles_without_local_memory(case, arch, tmp_path) -> None:
 
 @pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
 def test_every_option_compiles(tmp_path) -> None:
-    made = unit(3, 3, 128, 8, SHARED["sm_90"], softcap=True, window=True, bias=True)
+    made = unit(THREE, THREE, 128, 8, SHARED["sm_90"], softcap=True, window=True, bias=True)
     words = (*compiler.options(made), str(params.SOURCES / made.source))
     command = [NVCC, "-cubin", "-arch=sm_90", f"-I{params.SOURCES}", *words]
     assert subprocess.run([*command, "-o", str(tmp_path / "cubin")]).returncode == 0
@@ -60,7 +67,7 @@ def test_every_option_compiles(tmp_path) -> None:
 
 def test_macros_are_the_numbers() -> None:
     """Rule: backend.graph.prepared"""
-    made = unit(3, 2, 64, 32, SHARED["sm_90"], window=True)
+    made = unit(THREE, WALK, 64, 32, SHARED["sm_90"], window=True)
     assert {"-DKAKEYA_KB=3", "-DKAKEYA_VB=2", "-DKAKEYA_NT=4", "-DKAKEYA_WINDOW=1"} <= {
         *made.defines
     }

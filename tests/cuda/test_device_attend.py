@@ -69,6 +69,10 @@ SHAPES = {
     "two-looked-up-64": Shape(
         "scalar:b=2", "scalar:b=2", 64, 64, tuned=attend_plan.Tuning(4, 2, 1, 1, 1)
     ),
+    "walks": Shape("trellis:b=2", "trellis:b=2", groups=8),
+    "walks-64": Shape("scalar:b=3", "trellis:b=2", 64, 64, 64, pages=5),
+    "walks-of-keys": Shape("trellis:b=2", "scalar:b=2", 64, 64, 16),
+    "walks-256": Shape("trellis:b=2", "trellis:b=2", 256, 256),
     "two-stages": Shape(tuned=attend_plan.Tuning(4, 2, 2), pages=40),
 }
 

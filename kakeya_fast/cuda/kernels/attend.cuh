@@ -21,7 +21,7 @@ KAKEYA_FN void stage_query(Attend p, const Block& k, int row) {
   KAKEYA_UNROLL
   for (int i = 0; i < p.D / 32; ++i) {
     const Lane<int> octet = lane / 8 + 4 * i;
-    const Lane<i64> at = cast<i64>(field_of(p.KB, p.KL, p.D, octet, nibble)) + begin;
+    const Lane<i64> at = cast<i64>(field_of(code_of_stream(p, false), octet, nibble)) + begin;
     if (p.kind == F32) {
       Lane<u32> w;
       read_words<1>(a.q, at * i64(4), there, &w);
@@ -59,15 +59,16 @@ KAKEYA_FN void stage_query(Attend p, const Block& k, int row) {
 
 /// What the bytes of a stream name into shared memory, once for each bank or pair of banks.
 KAKEYA_FN void stage_named(Attend p, const Block& k, int warp, bool v) {
-  const int b = v ? p.VB : p.KB;
+  const Code c = code_of_stream(p, v);
+  const bool four = names_four(c);
   const Lane<int> lane = lane_number();
   const Lane<i64> from = cast<i64>(lane % 16) + i64(NUMBERS + (v ? 16 : 0));
   const Lane<u32> number = lookup_global<u32>(k.a->tables, from, true);
   KAKEYA_ROLLED
-  for (int i = warp; i < named_bytes(b, 1); i += p.warps) {
+  for (int i = warp; i < named_bytes(c); i += p.warps) {
     // A byte names two numbers of 4 bits each, or four of 2 bits in a pair of words.
-    const Lane<int> part = b == 2 ? select<int>(lane % 2 == 1, i / 16, i % 16) : Lane<int>(i);
-    const int base = b == 2 ? 4 : 16;
+    const Lane<int> part = four ? select<int>(lane % 2 == 1, i / 16, i % 16) : Lane<int>(i);
+    const int base = four ? 4 : 16;
     const Lane<u32> first = shuffle(number, part % base);
     const Lane<u32> second = shuffle(number, part / base);
     const Lane<u32> w = first | second << 16;
@@ -84,8 +85,8 @@ KAKEYA_FN void attend_begin(Attend p, const Block& k, int warp, State& s) {
   for (int i = 0; i < p.stages - 1; ++i) issue(p, k, stages_of(p, k, warp), i, s);
   KAKEYA_ROLLED
   for (int row = warp; row < rows_of(p); row += p.warps) stage_query(p, k, row);
-  if (p.KL) stage_named(p, k, warp, false);
-  if (p.VL) stage_named(p, k, warp, true);
+  if (p.KC != PERMUTED) stage_named(p, k, warp, false);
+  if (p.VC != PERMUTED) stage_named(p, k, warp, true);
 }
 
 /// Step 2: all tiles of the warp.
@@ -272,7 +273,7 @@ KAKEYA_FN void attend_merge(Attend p, const Block& k, int warp) {
     const Lane<int> nibble = slot / 32 % 2 * 4 + slot / 8 % 2 * 2 + slot / 16 % 2;
     const Lane<i64> out =
         (cast<i64>(row) + ((i64(k.row) * a.heads + k.head) * a.rows + k.first_m)) * i64(p.DV) +
-        cast<i64>(field_of(p.VB, p.VL, p.DV, octet, nibble));
+        cast<i64>(field_of(code_of_stream(p, true), octet, nibble));
     Lane<float> sum = 0.0f;
     if (a.other) {
       const Lane<u32> from = cast<u32>((row + a.splits * rows_of(p)) * 4);

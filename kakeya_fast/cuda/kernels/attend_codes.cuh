@@ -9,14 +9,13 @@
 
 namespace kakeya {
 
-/// Field of number `n` of octet `o` in a row of `d` codes of `b` bits.
+/// Field of number `n` of octet `o` in a row of codes.
 ///
 /// Rule: page.plane.strided
-KAKEYA_FN Lane<int> field_of(int b, int looked_up, int d, const Lane<int>& o,
-                             const Lane<int>& n) {
-  if (b == 4) return o * 4 + n / 2 + n % 2 * (d / 2);
-  if (b == 2 && looked_up) return o * 2 + n / 4 + n % 4 * (d / 4);
-  return o / 2 * 4 + n / 2 + (o % 2 + n % 2 * 2) * (d / 4);
+KAKEYA_FN Lane<int> field_of(Code c, const Lane<int>& o, const Lane<int>& n) {
+  if (c.b == 4) return o * 4 + n / 2 + n % 2 * (c.d / 2);
+  if (names_four(c)) return o * 2 + n / 4 + n % 4 * (c.d / 4);
+  return o / 2 * 4 + n / 2 + (o % 2 + n % 2 * 2) * (c.d / 4);
 }
 
 // Where the values of codes are: 8 numbers of 16 bits in registers, low and high bytes apart, or
@@ -29,33 +28,40 @@ struct Values {
 
 /// Values of a stream; `table` is the whole table.
 KAKEYA_FN Values make_values(Attend p, bool v, const u32* table, const u8* shared) {
-  const int b = v ? p.VB : p.KB;
+  const Code c = code_of_stream(p, v);
   Values values;
   values.named = shared + shared_named(p);
   const Lane<u32> lane = cast<u32>(lane_number());
-  values.bank = (b == 2 ? lane % 16u * 8u : lane * 4u) + (v ? 128u : 0u);
+  values.bank = (names_four(c) ? lane % 16u * 8u : lane * 4u) + (v ? 128u : 0u);
   KAKEYA_UNROLL
   for (int i = 0; i < 2; ++i) {
     const i64 at = BYTES + (v ? 4 : 0) + i;
-    const bool used = !(v ? p.VL : p.KL);
+    const bool used = c.way == PERMUTED;
     values.low[i] = used ? lookup_global<u32>(table, at, true) : Lane<u32>(0u);
     values.high[i] = used ? lookup_global<u32>(table, at + 2, true) : Lane<u32>(0u);
   }
   return values;
 }
 
+// The codes of one lane in the row of a token: octets of nibbles, or words of which octets are
+// halves; and of a walk, the words in which the signs are.
+template <int OCTETS>
+struct Codes {
+  static constexpr int WORDS = OCTETS < 2 ? 1 : OCTETS / 2;
+  Lane<u32> octets[OCTETS], signs[WORDS];
+};
+
 /// The 8 numbers of an octet, two in a word.
-///
-/// `odd`: of 2-bit codes that are looked up, whether it is the upper half of its word.
-KAKEYA_FN void expand(int b, int looked_up, const Values& v, const Lane<u32>& octet, int odd,
-                      Lane<u32>* w) {
-  if (looked_up && b == 2) {
+template <int OCTETS>
+KAKEYA_FN void expand(Code c, const Values& v, const Codes<OCTETS>& codes, int e, Lane<u32>* w) {
+  const Lane<u32>& octet = codes.octets[e];
+  if (names_four(c)) {
     KAKEYA_UNROLL
     for (int i = 0; i < 2; ++i) {
-      shared_words<2>(v.named, permute(octet, v.bank, 0x6504u + u32(16 * (i + 2 * odd))),
-                      w + 2 * i);
+      const u32 byte = u32(i + 2 * (e % 2));
+      shared_words<2>(v.named, permute(octet, v.bank, 0x6504u + 16u * byte), w + 2 * i);
     }
-  } else if (looked_up) {
+  } else if (c.way != PERMUTED) {
     KAKEYA_UNROLL
     for (int i = 0; i < 4; ++i) {
       shared_words<1>(v.named, permute(octet, v.bank, 0x6504u + u32(16 * i)), w + i);
@@ -70,6 +76,15 @@ KAKEYA_FN void expand(int b, int looked_up, const Values& v, const Lane<u32>& oc
       w[2 * i + 1] = permute(low, high, 0x7362u);
     }
   }
+  if (c.way == WALKED) {
+    // The upper bit of a code is the sign; it goes from where it lies to the top of its number.
+    const Lane<u32>& word = codes.signs[e / 2];
+    const Lane<u32> even = word << u32(e % 2 ? 4 : 6), odd = e % 2 ? word : word << 2;
+    KAKEYA_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      w[i] = w[i] ^ (permute(even, odd, u32(0x4000 + 0x1010 * i)) & 0x80008000u);
+    }
+  }
 }
 
 /// Octets of a word of 2-bit codes, and of the word of their third bits; `third` has been shifted
@@ -78,6 +93,51 @@ KAKEYA_FN Lane<u32> octet_of_two(int b, const Lane<u32>& two, const Lane<u32>& t
   const Lane<u32> low = (odd ? two >> 2 : two) & 0x33333333u;
   if (b == 2) return low;
   return low | ((odd ? third : third << 2) & 0x44444444u);
+}
+
+// Labels of the 16 codes of a word: two of their bits each, where the codes lie.
+struct Labels {
+  Lane<u32> low, high;
+};
+
+/// Labels of a word of 2-bit codes; `before` and `earlier` are the words before it, and all have
+/// their low bits alone. A code is a byte away from the one before it.
+///
+/// Rule: trellis.window.shift, trellis.label.linear
+KAKEYA_FN Labels labels_of(const Lane<u32>& now, const Lane<u32>& before,
+                           const Lane<u32>& earlier) {
+  const Lane<u32> x1 = permute(before, now, 0x6543u), x2 = permute(before, now, 0x5432u);
+  const Lane<u32> x3 = permute(before, now, 0x4321u), x5 = permute(earlier, before, 0x6543u);
+  const Lane<u32> x6 = permute(earlier, before, 0x5432u);
+  const Lane<u32> x7 = permute(earlier, before, 0x4321u);
+  const Lane<u32> both = x1 ^ x6;
+  Labels l;
+  l.low = (both ^ x5) | x2 << 1;
+  l.high = (both ^ x2 ^ (x3 ^ before)) | (both ^ now ^ (x3 ^ x7)) << 1;
+  return l;
+}
+
+/// The octets of a word of 2-bit codes of a walk: labels, inverted where the code's upper bit is
+/// set, so that they name a number up to its sign.
+///
+/// Rule: trellis.table.values
+KAKEYA_FN Lane<u32> octet_of_walk(const Labels& l, const Lane<u32>& word, int odd) {
+  const Lane<u32> low = odd ? l.low >> 2 : l.low, high = odd ? l.high : l.high << 2;
+  const Lane<u32> upper = (word >> u32(odd ? 3 : 1)) & 0x11111111u;
+  return ((low & 0x33333333u) | (high & 0xccccccccu)) ^ (upper * 15u);
+}
+
+/// The low bits of a word of a walk `back` words before word `number` of its row; before the first
+/// word comes the last one, a code of which precedes the one that lies 2 bits above it.
+KAKEYA_FN Lane<u32> word_before(int d, const u8* codes, const Lane<int>& row,
+                                const Lane<int>& number, int back) {
+  const int words = d / 16;
+  const Lane<int> at = (number + (words - back)) % words;
+  Lane<u32> word;
+  shared_words<1>(codes, cast<u32>(row + at * 4), &word);
+  const Lane<bool> around = number < back;
+  return (word << select<u32>(around, 2u, 0u)) &
+         select<u32>(around, 0x54545454u, 0x55555555u);
 }
 
 /// A run of 1, 2, 4 or 8 words, at most `MOST`, aligned to its length or to 16 bytes.
@@ -95,66 +155,60 @@ KAKEYA_FN void shared_run(const u8* base, const Lane<u32>& at, int count, Lane<u
   }
 }
 
-/// Octets of a token's key that belong to lane 4 r + `part`: numbers D/32 * part onwards.
-KAKEYA_FN void key_octets(Attend p, const u8* codes, const Lane<int>& token,
-                          const Lane<int>& part, Lane<u32>* octets) {
-  const int count = p.D / 32;
-  if (p.KB == 4) {
-    const Lane<int> at = token * (p.D / 2) + part * (4 * count);
-    shared_run<K_OCTETS>(codes, cast<u32>(at), count, octets);
+/// The codes of a lane in the row of a token: of `OCTETS` octets, from `part * OCTETS` on; `half`
+/// says whether they are in the upper half of the row.
+template <int OCTETS>
+KAKEYA_FN void take_codes(Code c, int tokens, const u8* codes, const Lane<int>& token,
+                          const Lane<int>& part, const Lane<int>& half, int count,
+                          Codes<OCTETS>& taken) {
+  constexpr int WORDS = Codes<OCTETS>::WORDS;
+  if (c.b == 4) {
+    const Lane<int> at = token * (c.d / 2) + part * (4 * count);
+    shared_run<OCTETS>(codes, cast<u32>(at), count, taken.octets);
     return;
   }
-  Lane<u32> two[K_OCTETS / 2], third[K_OCTETS / 2];
-  shared_run<K_OCTETS / 2>(codes, cast<u32>(token * (p.D / 4) + part * (2 * count)), count / 2, two);
-  if (p.KB == 3) {
-    const u8* plane = codes + plane_bytes(p.T, p.D, 2);
-    shared_run<K_OCTETS / 2>(plane, cast<u32>(token * (p.D / 8) + part % 2 * (2 * count)), count / 2, third);
+  // With one octet, two lanes share a word.
+  const int words = count == 1 ? 1 : count / 2;
+  const Lane<int> number = count == 1 ? part / 2 : part * words;
+  const Lane<int> row = token * (c.d / 4);
+  Lane<u32> two[WORDS], third[WORDS];
+  shared_run<WORDS>(codes, cast<u32>(row + number * 4), words, two);
+  if (c.b == 3) {
+    const Lane<int> at = token * (c.d / 8) + number % (c.d / 32) * 4;
+    shared_run<WORDS>(codes + plane_bytes(tokens, c.d, 2), cast<u32>(at), words, third);
   }
+  Lane<u32> before = 0u, earlier = 0u;
+  if (c.way == WALKED) {
+    before = word_before(c.d, codes, row, number, 1);
+    earlier = word_before(c.d, codes, row, number, 2);
+  }
+  const Lane<u32> odd = cast<u32>(part % 2);
   KAKEYA_UNROLL
-  for (int i = 0; i < count / 2; ++i) {
-    octets[2 * i] = octets[2 * i + 1] = two[i];
-    if (p.KB == 2 && p.KL) continue;
-    if (p.KB == 3) third[i] = third[i] >> cast<u32>(part / 2);
-    octets[2 * i] = octet_of_two(p.KB, two[i], third[i], 0);
-    octets[2 * i + 1] = octet_of_two(p.KB, two[i], third[i], 1);
-  }
-}
-
-/// Octets of a token's value that belong to lane 4 * `part` + c: numbers DV/64 * part onwards.
-KAKEYA_FN void value_octets(Attend p, const u8* codes, const Lane<int>& token,
-                            const Lane<int>& part, Lane<u32>* octets) {
-  const int count = p.DV / 64;
-  if (p.VB == 4) {
-    const Lane<int> at = token * (p.DV / 2) + part * (4 * count);
-    shared_run<V_OCTETS>(codes, cast<u32>(at), count, octets);
-    return;
-  }
-  const u8* plane = codes + plane_bytes(p.T, p.DV, 2);
-  const Lane<u32> side = cast<u32>(part / 4);
-  constexpr int PAIRS = V_OCTETS < 2 ? 1 : V_OCTETS / 2;
-  if (count == 1) {  // two lanes share a word
-    Lane<u32> two, third = 0u;
-    shared_words<1>(codes, cast<u32>(token * (p.DV / 4) + part / 2 * 4), &two);
-    const Lane<u32> odd = cast<u32>(part % 2) * 2u;
-    octets[0] = p.VB == 2 && p.VL ? two >> (odd * 8u) : (two >> odd) & 0x33333333u;
-    if (p.VB == 2) return;
-    shared_words<1>(plane, cast<u32>(token * (p.DV / 8) + part / 2 % 2 * 4), &third);
-    octets[0] |= ((third >> side) << (2u - odd)) & 0x44444444u;
-    return;
-  }
-  Lane<u32> two[PAIRS], third[PAIRS];
-  shared_run<PAIRS>(codes, cast<u32>(token * (p.DV / 4) + part * (2 * count)), count / 2, two);
-  if (p.VB == 3) {
-    const Lane<int> at = token * (p.DV / 8) + part % 4 * (2 * count);
-    shared_run<PAIRS>(plane, cast<u32>(at), count / 2, third);
-  }
-  KAKEYA_UNROLL
-  for (int i = 0; i < count / 2; ++i) {
-    octets[2 * i] = octets[2 * i + 1] = two[i];
-    if (p.VB == 2 && p.VL) continue;
-    if (p.VB == 3) third[i] = third[i] >> side;
-    octets[2 * i] = octet_of_two(p.VB, two[i], third[i], 0);
-    octets[2 * i + 1] = octet_of_two(p.VB, two[i], third[i], 1);
+  for (int i = 0; i < words; ++i) {
+    Lane<u32> even_octet = two[i], odd_octet = two[i];
+    if (c.way == WALKED) {
+      const Lane<u32> now = two[i] & 0x55555555u;
+      const Labels l = labels_of(now, before, earlier);
+      earlier = before;
+      before = now;
+      even_octet = octet_of_walk(l, two[i], 0);
+      odd_octet = octet_of_walk(l, two[i], 1);
+    } else if (!names_four(c)) {
+      if (c.b == 3) third[i] = third[i] >> cast<u32>(half);
+      even_octet = octet_of_two(c.b, two[i], third[i], 0);
+      odd_octet = octet_of_two(c.b, two[i], third[i], 1);
+    }
+    taken.signs[i] = two[i];
+    if (count > 1) {
+      taken.octets[2 * i] = even_octet;
+      taken.octets[2 * i + 1] = odd_octet;
+    } else if (names_four(c)) {
+      taken.octets[0] = two[0] >> (odd * 16u);
+    } else {
+      // expand() takes it for an even one.
+      taken.octets[0] = select<u32>(odd == 1u, odd_octet, even_octet);
+      taken.signs[0] = two[0] >> (odd * 2u);
+    }
   }
 }
 

@@ -20,8 +20,8 @@ struct Attend {
   KAKEYA_NUMBER(kind, KAKEYA_KIND)       // type of the queries
   KAKEYA_NUMBER(KB, KAKEYA_KB)           // bits of a key's code: 2, 3 or 4
   KAKEYA_NUMBER(VB, KAKEYA_VB)           // bits of a value's code
-  KAKEYA_NUMBER(KL, KAKEYA_KL)           // whether keys are looked up in shared memory: 4 bits are
-  KAKEYA_NUMBER(VL, KAKEYA_VL)           // the same for values
+  KAKEYA_NUMBER(KC, KAKEYA_KC)           // how a key's codes become numbers, see Code
+  KAKEYA_NUMBER(VC, KAKEYA_VC)           // the same for values
   KAKEYA_NUMBER(NT, KAKEYA_NT)           // query rows of a block, in eights
   KAKEYA_NUMBER(warps, KAKEYA_WARPS)     // of a block
   KAKEYA_NUMBER(stages, KAKEYA_STAGES)   // tiles on their way or in use, for each warp
@@ -30,6 +30,21 @@ struct Attend {
   KAKEYA_NUMBER(bias, KAKEYA_BIAS)
 };
 #undef KAKEYA_NUMBER
+
+// How codes become numbers: 8 numbers are permuted from registers, or what a byte of codes names is
+// looked up in shared memory, or codes of a walk (`trellis`) get labels first.
+enum Way { PERMUTED = 0, LOOKED_UP = 1, WALKED = 2 };
+
+struct Code {
+  int d, b, way;
+};
+
+KAKEYA_FN constexpr Code code_of_stream(Attend p, bool v) {
+  return v ? Code{p.DV, p.VB, p.VC} : Code{p.D, p.KB, p.KC};
+}
+
+/// Whether a byte names four numbers of 2 bits, and not two of a nibble each.
+KAKEYA_FN constexpr bool names_four(Code c) { return c.b == 2 && c.way == LOOKED_UP; }
 
 // Room for registers. Products of NT with head dims are bounded: 256 in all.
 #if defined(__CUDACC__)
@@ -62,7 +77,7 @@ struct AttendArgs {
   float *out, *lse;                    // (B, H, M, DV), (B, H, M)
 };
 
-// Words of the table, for K and then V: 16 numbers, the low and the high bytes of 8 of them, and
+// Words of the table, for K and then V: 16 numbers (of a walk, those of the lower half), the low and the high bytes of 8 of them, and
 // the exponent that a scale byte of 0 would stand for, as a float.
 constexpr int NUMBERS = 0, BYTES = 32, EXPONENTS = 40;
 
@@ -94,12 +109,13 @@ KAKEYA_FN constexpr int shared_flag(Attend p) {
   return shared_stats(p) + (p.warps + 1) * rows_of(p) * 8;
 }
 // What bytes name: 256 bytes a byte, half of them for K, in copies for all banks.
-KAKEYA_FN constexpr int named_bytes(int b, int looked_up) {
-  return looked_up ? (b == 3 ? 0x78 : 256) : 0;
+KAKEYA_FN constexpr int named_bytes(Code c) {
+  return c.way == PERMUTED ? 0 : c.b == 3 ? 0x78 : 256;
 }
 KAKEYA_FN constexpr int shared_named(Attend p) { return shared_flag(p) + 16; }
 KAKEYA_FN constexpr int shared_bytes(Attend p) {
-  return shared_named(p) + 256 * larger(named_bytes(p.KB, p.KL), named_bytes(p.VB, p.VL));
+  return shared_named(p) + 256 * larger(named_bytes(code_of_stream(p, false)),
+                                        named_bytes(code_of_stream(p, true)));
 }
 
 // A partial result in the work space: numbers [slot][row], then [largest exponent, sum][row].

@@ -45,9 +45,11 @@ KAKEYA_FN void multiply_keys(Attend p, const u8* stage, int token, const Values&
                              const Queries& q, Logits& y) {
   const Lane<int> lane = lane_number();
   const u8* codes = stage + codes_at(p, false);
-  Lane<u32> upper[K_OCTETS], lower[K_OCTETS];
-  key_octets(p, codes, lane / 4 + token, lane % 4, upper);
-  key_octets(p, codes, lane / 4 + (token + 8), lane % 4, lower);
+  const Code c = code_of_stream(p, false);
+  const Lane<int> part = lane % 4;
+  Codes<K_OCTETS> upper, lower;
+  take_codes(c, p.T, codes, lane / 4 + token, part, part / 2, p.D / 32, upper);
+  take_codes(c, p.T, codes, lane / 4 + (token + 8), part, part / 2, p.D / 32, lower);
   Logits odd;
   KAKEYA_UNROLL
   for (int n = 0; n < p.NT; ++n) {
@@ -57,8 +59,8 @@ KAKEYA_FN void multiply_keys(Attend p, const u8* stage, int token, const Values&
   KAKEYA_UNROLL
   for (int e = 0; e < p.D / 32; ++e) {
     Lane<u32> a[4], b[4];
-    expand(p.KB, p.KL, values, upper[e], e % 2, a);
-    expand(p.KB, p.KL, values, lower[e], e % 2, b);
+    expand(c, values, upper, e, a);
+    expand(c, values, lower, e, b);
     KAKEYA_UNROLL
     for (int n = 0; n < p.NT; ++n) {
       // Two sums, so that one product need not wait for the other.
@@ -177,11 +179,12 @@ KAKEYA_FN void soften(Attend p, const Block& k, const u8* stage, int token, cons
 /// the other factor is zero for one of them: twice the products, and no bytes to rearrange.
 KAKEYA_FN void multiply_values(Attend p, const u8* stage, int first_token, const Values& values,
                                const Logits& y, State& s) {
-  const Lane<int> lane = lane_number(), c = lane % 4;
+  const Lane<int> lane = lane_number(), column = lane % 4;
+  const Code c = code_of_stream(p, true);
   const u8* codes = stage + codes_at(p, true);
   // Half of the lanes take their two tokens in the other order: no two rows of a load then lie
   // in one bank.
-  const Lane<int> swap = c / 2;
+  const Lane<int> swap = column / 2;
   const Lane<bool> swapped = swap == 1;
   const Lane<u32> first_low = select<u32>(swapped, 0x4432u, 0x4410u);
   const Lane<u32> second_low = select<u32>(swapped, 0x4410u, 0x4432u);
@@ -198,16 +201,16 @@ KAKEYA_FN void multiply_values(Attend p, const u8* stage, int first_token, const
       b[n][2] = permute(pair, 0u, first_high);
       b[n][3] = permute(pair, 0u, second_high);
     }
-    Lane<u32> first[V_OCTETS], second[V_OCTETS];
-    const Lane<int> token = c * 2 + swap + (first_token + 8 * i);
-    value_octets(p, codes, token, lane / 4, first);
-    value_octets(p, codes, token + 1 - swap * 2, lane / 4, second);
+    Codes<V_OCTETS> first, second;
+    const Lane<int> token = column * 2 + swap + (first_token + 8 * i), part = lane / 4;
+    const Lane<int> next = token + 1 - swap * 2;
+    take_codes(c, p.T, codes, token, part, part / 4, p.DV / 64, first);
+    take_codes(c, p.T, codes, next, part, part / 4, p.DV / 64, second);
     KAKEYA_UNROLL
     for (int e = 0; e < p.DV / 64; ++e) {
       Lane<u32> u[4], v[4];
-      // With one octet a lane, what is odd has been shifted.
-      expand(p.VB, p.VL, values, first[e], e % 2, u);
-      expand(p.VB, p.VL, values, second[e], e % 2, v);
+      expand(c, values, first, e, u);
+      expand(c, values, second, e, v);
       KAKEYA_UNROLL
       for (int j = 0; j < 4; ++j) {
         const int at = j / 2 * 2;
