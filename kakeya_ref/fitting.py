@@ -144,7 +144,10 @@ def _components(white: F64, codec: Codec) -> tuple[F64, float]:
 
 
 def _sketch(white: F64, target: int) -> tuple[F64, F64]:
-    """Leading axes by a randomised range finder with power steps, and how far the rows spread."""
+    """Leading axes by a randomised range finder with power steps, and how far the rows spread.
+
+    Rule: turbo.fit.random
+    """
     width = min(target + OVERSAMPLE, white.shape[1])
     q = np.random.default_rng(SKETCH_SEED).standard_normal((white.shape[1], width))
     q, _ = np.linalg.qr(white @ q)

@@ -20,7 +20,7 @@ def results(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(lineage_render, "RESULTS", tmp_path)
     monkeypatch.setattr(lineage, "MODELS", ("tiny-llama",))
     monkeypatch.setattr(lineage, "SCALES", {"tiny-llama": SCALE})
-    monkeypatch.setattr(lineage, "load_model", lambda _: load_model(str(tiny)))
+    monkeypatch.setattr(lineage, "load_model", lambda *_, **__: load_model(str(tiny)))
     for name in ("CTX", "STAGES_CTX"):
         monkeypatch.setattr(lineage, name, 800)
     # The calibration text is a download.

@@ -12,6 +12,7 @@ from kakeya_ref import (
     ReferenceBackend,
     ShapeError,
     UsageError,
+    fitting,
     page_layout,
     parse_codec,
 )
@@ -99,6 +100,27 @@ def test_a_sketch_finds_what_is_there_to_find() -> None:
     exact, sketch = (fit(x, parse_codec(f"turbo:pca={p}")) for p in ("exact", "random"))
     assert sketch.codec.integer("rank") == exact.codec.integer("rank") < 32
     assert sketch.captured == pytest.approx(exact.captured, rel=1e-3)
+
+
+def test_a_sketch_has_a_seed_and_power_steps(monkeypatch) -> None:
+    """Rule: turbo.fit.random
+
+    Variance that falls off slowly is where a sketch without power steps misses most.
+    """
+    x, codec = gaussian(7, rows=512, d=64, decay=0.97), parse_codec("turbo:pca=random,vr=100")
+    once, again = fit(x, codec), fit(x, codec)
+    assert once.tables.bodies.tobytes() == again.tables.bodies.tobytes()
+    assert (fitting.SKETCH_SEED, fitting.POWER_STEPS, fitting.OVERSAMPLE) == (0x9E3779B9, 2, 8)
+    held = []
+    for steps in (0, 1, 2):
+        monkeypatch.setattr(fitting, "POWER_STEPS", steps)
+        held.append(fit(x, codec).captured)
+    assert held[0] < held[1] < held[2]
+    monkeypatch.setattr(fitting, "SKETCH_SEED", 1)
+    other = fit(x, codec)
+    assert other.tables.bodies.tobytes() != once.tables.bodies.tobytes()
+    assert other.captured == pytest.approx(once.captured, rel=1e-2)
+    assert once.codec.integer("rank") == 32
 
 
 def test_trend_is_the_drift_and_zero_without_one() -> None:

@@ -36,6 +36,7 @@ NEEDS: dict[str, set[str]] = {
     "codec.table.range": {"cited", "test"},
     "skeleton.fit.trend": {"cited", "test"},
     "turbo.fit.cut": {"cited", "test"},
+    "turbo.fit.random": {"cited", "test"},
     "turbo.out.range": {"cited", "vector"},
     # Shared by every backend and not reachable through one: strings, layouts, counts.
     "codec": {"cited", "vector"},
