@@ -13,6 +13,7 @@ from kakeya_fast.cli.codecs import codecs
 from kakeya_fast.cli.conform import conform
 from kakeya_fast.cli.demo import demo
 from kakeya_fast.cli.inspect import inspect
+from kakeya_fast.cli.plan import plan
 from kakeya_fast.cli.quality import quality
 from kakeya_fast.cli.screen import ERRORS
 from kakeya_fast.cli.stages import stages
@@ -77,6 +78,7 @@ app.command()(quality)
 app.command()(stages)
 app.command()(depth)
 app.command()(layers)
+app.command()(plan)
 app.command()(codecs)
 app.command()(inspect)
 app.command(

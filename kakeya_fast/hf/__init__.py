@@ -30,6 +30,7 @@ from kakeya_fast.hf.build import build_kakeya_cache  # noqa: E402
 from kakeya_fast.hf.cache import KakeyaCache  # noqa: E402
 from kakeya_fast.hf.layer import PackedLayer  # noqa: E402
 from kakeya_fast.hf.metric import query_metric  # noqa: E402
+from kakeya_fast.hf.plan import Plan  # noqa: E402
 from kakeya_fast.hf.report import CacheReport  # noqa: E402
 
 # The name of the factory in the predecessor of this project.
@@ -39,6 +40,7 @@ __all__ = [
     "CacheReport",
     "KakeyaCache",
     "PackedLayer",
+    "Plan",
     "build_gemma4_kakeya_cache",
     "build_kakeya_cache",
     "query_metric",

@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from kakeya_fast.hf.cache import KakeyaCache
 from kakeya_fast.hf.interface import install, takes_registry
 from kakeya_fast.hf.layer import PackedLayer
 from kakeya_fast.hf.options import FULL, layer_policies
+from kakeya_fast.hf.plan import Plan
 from kakeya_fast.hf.policy import Policy
 from kakeya_ref.errors import Unsupported, UsageError
 from kakeya_ref.registry import parse_codec
@@ -41,6 +43,7 @@ def build_kakeya_cache(
     residual: int = 0,
     exact_layers: Sequence[int] = (),
     metric: Mapping[int, Any] | None = None,
+    plan: Plan | str | Path | None = None,
 ) -> KakeyaCache:
     """A packed cache for a model, to be passed as ``past_key_values``.
 
@@ -80,6 +83,9 @@ def build_kakeya_cache(
         For keys of a fitted codec: per model layer and KV head the lower Cholesky factor of the
         second moment of the queries; see :func:`kakeya_fast.hf.query_metric`. Layers that it
         does not name are fitted without; it may name exact layers.
+    plan : Plan or path, optional
+        Codecs by layer and stream, as ``kakeya plan`` writes them; layers that it does not name
+        take ``k`` and ``v``, and ``exact_layers`` goes before it.
 
     Returns
     -------
@@ -107,7 +113,8 @@ def build_kakeya_cache(
     codecs = parse_codec(k), parse_codec(v)
     policy = Policy(*codecs, sinks, page_tokens, backend, reach, residual)
     kinds, makers = _plan(config)
-    policies = layer_policies(policy, kinds, exact_layers, metric)
+    chosen = Plan.read(plan) if isinstance(plan, (str, Path)) else plan
+    policies = layer_policies(policy, kinds, exact_layers, metric, chosen)
     layers = _layers(config, kinds, makers, policies, model.device)
     if reach == "packed":
         install(model, config)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kakeya_fast.hf.plan import Plan
 from kakeya_fast.hf.policy import Policy
 from kakeya_ref.errors import ShapeError, UsageError
 from kakeya_ref.registry import parse_codec, table_kind
@@ -26,6 +27,7 @@ def layer_policies(
     kinds: Sequence[str],
     exact_layers: Sequence[int] = (),
     metric: Mapping[int, Any] | None = None,
+    plan: Plan | None = None,
 ) -> list[Policy]:
     """The policy of every model layer.
 
@@ -33,16 +35,21 @@ def layer_policies(
     ----------
     kinds : sequence of str
         The library's name for each layer.
-    exact_layers, metric
+    exact_layers, metric, plan
         As given to :func:`kakeya_fast.hf.build_kakeya_cache`.
 
     Raises
     ------
     UsageError
-        A layer that does not exist; a metric for keys that are not fitted.
+        A layer that does not exist; a metric for keys that are not fitted; a plan that codes a
+        layer which is not packed.
     ShapeError
         A metric that is not (H, D, D) and finite.
     """
+    planned = dict(plan.codecs) if plan else {}
+    for index in planned:
+        if index >= len(kinds) or kinds[index] != FULL:
+            raise UsageError("cache.plan.file", f"layer {index} of this model is not packed")
     exact = {_index(i, len(kinds), "exact_layers") for i in exact_layers}
     for index in sorted(exact):
         if kinds[index] != FULL:
@@ -50,10 +57,16 @@ def layer_policies(
     if metric and not table_kind(policy.k):
         raise UsageError("cache.option.range", f"a metric does nothing for keys of {policy.k}")
     factors = {_index(i, len(kinds), "metric", 0): _factor(i, x) for i, x in (metric or {}).items()}
-    raw = parse_codec("raw")
+    exactly = ("raw", "raw")
     return [
-        replace(policy, k=raw, v=raw) if i in exact else replace(policy, metric=factors.get(i))
+        replace(
+            policy,
+            k=parse_codec(k),
+            v=parse_codec(v),
+            metric=None if i in exact else factors.get(i),
+        )
         for i in range(len(kinds))
+        for k, v in [exactly if i in exact else planned.get(i, (policy.k, policy.v))]
     ]
 
 

@@ -146,6 +146,7 @@ def open_cache(
         residual=setting.residual,
         exact_layers=setting.exact,
         metric=metrics[setting.metric] if setting.metric else None,
+        plan=setting.plan or None,
     )
     if setting.protocol == "snapshot":
         return SnapshotCache(cache, clean, set(coded_layers(cache, setting.exact)))

@@ -103,7 +103,7 @@ class Report:
         page_tokens = setting.page_tokens(self.options.page_tokens)
         size = dict(scores[-1].sizes)
         bits = size.pop("page_bits", None)
-        if not setting.tabled:
+        if not setting.tabled and not setting.plan:
             bits = _page_bits(setting, self.model["head_dims"], page_tokens)
         return {
             "setting": str(setting),

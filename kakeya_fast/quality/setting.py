@@ -12,6 +12,8 @@ from kakeya_ref.registry import parse_codec, table_kind
 # A table must serve enough tokens to be worth its bytes; the predecessors' block.
 TABLED_PAGE = 512
 
+OPTIONS = ("page", "residual", "exact", "metric", "protocol", "plan")
+
 Protocol = Literal["inforward", "snapshot"]
 
 
@@ -33,6 +35,8 @@ class Setting:
         Name of the text whose queries whiten the keys before a fit; empty for none.
     protocol : str
         ``inforward`` or ``snapshot``.
+    plan : str
+        Path of a plan, whose codecs go before ``k`` and ``v``; empty for none.
     """
 
     k: str
@@ -42,6 +46,7 @@ class Setting:
     exact: tuple[int, ...] = ()
     metric: str = ""
     protocol: Protocol = "inforward"
+    plan: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Setting:
@@ -64,7 +69,7 @@ class Setting:
         found: dict[str, object] = {}
         for item in filter(None, tail.split(",")):
             name, _, value = item.partition("=")
-            if name not in ("page", "residual", "exact", "metric", "protocol") or name in found:
+            if name not in OPTIONS or name in found:
                 raise UsageError("quality.setting.known", f"{item!r} in {text!r}")
             found[name] = _value(name, value, text)
         return cls(str(parse_codec(k)), str(parse_codec(v or k)), **found)  # type: ignore[arg-type]
@@ -76,6 +81,7 @@ class Setting:
             "exact": ranges(self.exact),
             "metric": self.metric,
             "protocol": "" if self.protocol == "inforward" else self.protocol,
+            "plan": self.plan,
         }
         shown = ",".join(f"{name}={value}" for name, value in tail.items() if value)
         return self.codecs + ("@" + shown if shown else "")

@@ -68,7 +68,7 @@ NEEDS: dict[str, set[str]] = {
     "num.input.device": {"cited", "test"},
 }
 # tools.md: messages only
-TOOLS = {"capture", "cli", "depth", "layers", "model", "quality", "stages", "text"}
+TOOLS = {"capture", "cli", "depth", "layers", "model", "plan", "quality", "stages", "text"}
 
 SPEC = spectext.rules()
 CITED, STRINGS, HEADS = tracing.code()

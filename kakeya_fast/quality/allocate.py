@@ -1,0 +1,164 @@
+"""Rate allocation: what a bit is worth in each layer and stream, and how a budget is spent on it.
+
+Each layer and stream is coded alone, all else exact, at two rates; KL falls about exponentially
+with bits, so two points give the curve of all candidates. Damages of layers add up nearly, so
+that the plan of least summed KL is found greedily: the step that saves most KL per bit comes
+first, along the lower convex hull of each curve.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kakeya_fast.quality.setting import Setting, ranges
+from kakeya_ref.errors import UsageError
+from kakeya_ref.layout import page_layout
+
+# Where one rate was measured: a bit less noise is a quarter of the error.
+NATS_PER_BIT = -2 * math.log(2)
+
+
+class Part(NamedTuple):
+    """One stream of one layer."""
+
+    layer: int
+    stream: str  # k or v
+
+
+class Step(NamedTuple):
+    """A candidate of a part: its codec, true bits per element of a full page, expected KL."""
+
+    codec: str
+    bits: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a layer the allocation needs to know."""
+
+    k_dim: int
+    v_dim: int
+    heads: int
+    page_tokens: int = 32
+
+    def bits(self, codec: str, stream: str) -> float:
+        """True bits per element of a full page."""
+        dim = self.k_dim if stream == "k" else self.v_dim
+        return page_layout(codec, dim, self.page_tokens).bits_per_element
+
+    def weight(self, stream: str) -> int:
+        """Elements of a token."""
+        return self.heads * (self.k_dim if stream == "k" else self.v_dim)
+
+
+def probe(part: Part, codec: str, layers: Sequence[int]) -> Setting:
+    """The setting that codes one stream of one layer and keeps all else exact.
+
+    Examples
+    --------
+    >>> str(probe(Part(1, "v"), "trellis", [0, 1, 2, 3]))
+    'raw/trellis@exact=0+2..3'
+    """
+    pair = f"{codec}/raw" if part.stream == "k" else f"raw/{codec}"
+    others = ranges([i for i in layers if i != part.layer])
+    return Setting.parse(pair + (f"@exact={others}" if others else ""))
+
+
+def probes(
+    layers: Sequence[int], rates: Mapping[str, Sequence[str]]
+) -> dict[tuple[Part, str], Setting]:
+    """All settings to measure; ``rates`` are the codecs to try of each stream."""
+    parts = [Part(layer, stream) for layer in layers for stream in ("k", "v")]
+    return {(p, c): probe(p, c, layers) for p in parts for c in rates[p.stream]}
+
+
+def curve(
+    candidates: Sequence[str], measured: Mapping[str, float], shape: Shape, stream: str
+) -> list[Step]:
+    """Candidates of one part by bits, their KL measured or on the line through what was.
+
+    Parameters
+    ----------
+    measured : mapping of codec to KL
+        One or more; a KL of 0 or less, which noise can give, counts as very small.
+    """
+    known = sorted((shape.bits(c, stream), math.log(max(kl, 1e-9))) for c, kl in measured.items())
+    slope = NATS_PER_BIT
+    if len(known) > 1 and known[-1][0] > known[0][0]:
+        slope = (known[-1][1] - known[0][1]) / (known[-1][0] - known[0][0])
+        # More bits never do harm; a slope that says so is noise.
+        slope = min(slope, NATS_PER_BIT / 4)
+    steps = []
+    for codec in candidates:
+        bits = shape.bits(codec, stream)
+        near = min(known, key=lambda k: abs(k[0] - bits))
+        steps.append(Step(codec, bits, math.exp(near[1] + slope * (bits - near[0]))))
+    return hull(steps)
+
+
+def hull(steps: Sequence[Step]) -> list[Step]:
+    """Steps on the lower convex hull, by bits: what lies above it is never the best use of them."""
+    kept: list[Step] = []
+    for step in sorted(steps, key=lambda s: (s.bits, s.kl)):
+        if kept and step.kl >= kept[-1].kl:
+            continue
+        while len(kept) > 1 and _slope(kept[-2], step) <= _slope(kept[-2], kept[-1]):
+            kept.pop()
+        kept.append(step)
+    return kept
+
+
+def _slope(a: Step, b: Step) -> float:
+    return (b.kl - a.kl) / (b.bits - a.bits) if b.bits > a.bits else -math.inf
+
+
+def spend(
+    curves: Mapping[Part, Sequence[Step]], shapes: Mapping[int, Shape], budget: float
+) -> dict[Part, Step]:
+    """The step of every part, of least summed KL within a mean of ``budget`` bits per element.
+
+    Raises
+    ------
+    UsageError
+        A budget below the cheapest candidates.
+    """
+    weight = {part: shapes[part.layer].weight(part.stream) for part in curves}
+    total = sum(weight.values())
+    at = dict.fromkeys(curves, 0)
+    spent = sum(weight[p] * curves[p][0].bits for p in curves)
+    if spent > budget * total * (1 + 1e-9):
+        raise UsageError(
+            "plan.budget.least", f"{budget} bits; the cheapest candidates take {spent / total:.3f}"
+        )
+    moves = sorted(
+        (
+            (_slope(a, b) / weight[part], part, i + 1)
+            for part, steps in curves.items()
+            for i, (a, b) in enumerate(zip(steps, steps[1:], strict=False))
+        ),
+        key=lambda move: (move[0], move[1], move[2]),
+    )
+    for _, part, i in moves:
+        cost = weight[part] * (curves[part][i].bits - curves[part][i - 1].bits)
+        # Hulls are convex, so the steps of a part come in order; one that does not fit ends it.
+        if at[part] == i - 1 and spent + cost <= budget * total * (1 + 1e-9):
+            at[part], spent = i, spent + cost
+    return {part: curves[part][i] for part, i in at.items()}
+
+
+def mean_bits(
+    chosen: Mapping[Part, Step], shapes: Mapping[int, Shape], streams: str = "kv"
+) -> float:
+    """Mean bits per element of what was chosen."""
+    pairs = [(shapes[p.layer].weight(p.stream), s.bits) for p, s in chosen.items()]
+    if streams != "kv":
+        pairs = [
+            (shapes[p.layer].weight(p.stream), s.bits)
+            for p, s in chosen.items()
+            if p.stream in streams
+        ]
+    return sum(w * bits for w, bits in pairs) / sum(w for w, _ in pairs)

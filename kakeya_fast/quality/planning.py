@@ -1,0 +1,105 @@
+"""Measuring the layers of a model and making its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kakeya_fast.hf.plan import Plan
+from kakeya_fast.quality.allocate import Part, Shape, Step, curve, mean_bits, probes, spend
+from kakeya_fast.quality.models import Loaded
+from kakeya_fast.quality.protocol import DEFAULTS, Options
+from kakeya_fast.quality.run import run
+from kakeya_fast.quality.texts import Text
+
+CANDIDATES = tuple(f"trellis:b={b}" for b in range(1, 7))
+RATES = ("trellis", "trellis:b=4")
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Measured KL of every part at every rate tried, and the shapes of the layers."""
+
+    kl: Mapping[Part, Mapping[str, float]]
+    shapes: Mapping[int, Shape]
+
+    def plan(
+        self, budget: float, candidates: Mapping[str, Sequence[str]]
+    ) -> tuple[Plan, dict[Part, Step]]:
+        """The plan of a budget in mean bits per element of full pages, and what it expects."""
+        curves = {
+            part: curve(candidates[part.stream], kl, self.shapes[part.layer], part.stream)
+            for part, kl in self.kl.items()
+        }
+        chosen = spend(curves, self.shapes, budget)
+        codecs = {
+            layer: (chosen[Part(layer, "k")].codec, chosen[Part(layer, "v")].codec)
+            for layer in sorted(self.shapes)
+        }
+        return Plan(codecs), chosen
+
+
+def sensitivity(
+    loaded: Loaded,
+    text: Text,
+    rates: Mapping[str, Sequence[str]],
+    *,
+    ctx: int,
+    count: int,
+    options: Options = DEFAULTS,
+    out: Path | None = None,
+    workers: int = 1,
+    step: Callable[[], None] = lambda: None,
+) -> Sensitivity:
+    """KL of each packed layer and stream coded alone; resumable by ``out``, as any report."""
+    shapes = layer_shapes(loaded, options)
+    wanted = probes(sorted(shapes), rates)
+    report = run(
+        loaded,
+        text,
+        list(dict.fromkeys(wanted.values())),
+        ctx=ctx,
+        count=count,
+        options=options,
+        out=out,
+        any_commit=True,
+        workers=workers,
+        step=step,
+    )
+    means = {row["setting"]: row["kl"]["mean"] for row in report.summary()}
+    found: dict[Part, dict[str, float]] = {}
+    for (part, codec), setting in wanted.items():
+        found.setdefault(part, {})[codec] = float(means[str(setting)])
+    return Sensitivity(found, shapes)
+
+
+def layer_shapes(loaded: Loaded, options: Options = DEFAULTS) -> dict[int, Shape]:
+    """Shapes of the packed layers: what a cache of this model holds after one short forward."""
+    import torch
+
+    from kakeya_fast.hf import PackedLayer, build_kakeya_cache
+
+    cache = build_kakeya_cache(loaded.model, k="raw", v="raw", sinks=0, page_tokens=16)
+    ids = torch.tensor([loaded.tokens("The cat sat on the mat.")[:4]], device=loaded.model.device)
+    with torch.inference_mode():
+        loaded.model(ids, past_key_values=cache)
+    found = {}
+    for index, layer in enumerate(cache.layers):
+        if isinstance(layer, PackedLayer) and layer.state is not None:
+            k, v = layer.state.layouts
+            found[index] = Shape(k.head_dim, v.head_dim, layer.state.heads, options.page_tokens)
+    return found
+
+
+def describe(chosen: Mapping[Part, Step], shapes: Mapping[int, Shape]) -> dict[str, float | str]:
+    """Figures of a plan: bits in all and by stream, expected KL, what boundary layers get."""
+    ends = {min(shapes), max(shapes)}
+    edge = {p: s for p, s in chosen.items() if p.layer in ends}
+    return {
+        "bits": round(mean_bits(chosen, shapes), 4),
+        "bits_k": round(mean_bits(chosen, shapes, "k"), 4),
+        "bits_v": round(mean_bits(chosen, shapes, "v"), 4),
+        "bits_first_and_last_layer": round(mean_bits(edge, shapes), 4),
+        "expected_kl": round(sum(s.kl for s in chosen.values()), 6),
+    }
