@@ -35,6 +35,7 @@ def made_up_row(share: float) -> dict:
         "codec": "fp8",
         "d": 64,
         "shape": gpu_plan.SHAPES[-1].name,
+        "pages": 32,
         "vector_bytes": 4_000_000,
         **{name: spread for name in ("copy", "encode", "decode")},
         "encode_of_copy": share,
@@ -56,7 +57,11 @@ def test_rates_and_targets_of_a_row() -> None:
             "targets": gpu_table.verdicts(rows),
             "checks": ["one"],
             "not_run": ["two"],
-            "step": [step, step | {"together": step["by_layer"]}],
+            "step": [
+                step,
+                step | {"together": step["by_layer"]},
+                {k: v for k, v in step.items() if k != "together"} | {"codec": "e8"},
+            ],
         },
     }
     assert [(v["what"], v["met"]) for v in result["targets"]] == [
@@ -68,10 +73,22 @@ def test_rates_and_targets_of_a_row() -> None:
     assert "| `fp8` | decode | 64 | 40% | 50% | **missed** |" in text
     assert "| `fp8` | met | 50 [50, 50] | 100 [100, 100] | 1000 [1000, 1000] |" in text
     assert "| `fp8` | **missed** | 100 [100, 100] |" in text
+    assert "| `e8` | not measured |  | 100 [100, 100] |" in text
     assert "64 launches" in text
     assert "4096 pages" in text
     assert "* one" in text
     assert "* two" in text
+
+
+RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("gpu-nvidia-*.json"))
+
+
+def test_committed_tables_say_what_their_json_does() -> None:
+    assert RESULTS
+    for path in RESULTS:
+        stored = json.loads(path.read_text("utf-8"))
+        assert path.with_suffix(".md").read_text("utf-8") == gpu_table.markdown(stored)
+        assert all(verdict["met"] for verdict in stored["targets"])
 
 
 class Quiet(gpu_record.Record):
