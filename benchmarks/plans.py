@@ -7,6 +7,7 @@ uniform settings. Writes ``results/plans/``: the measurements, the plans, the co
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kakeya_fast.quality.models import load_model
-from kakeya_fast.quality.planning import CANDIDATES, RATES, describe, sensitivity
+from kakeya_fast.quality.planning import CANDIDATES, describe, sensitivity
 from kakeya_fast.quality.protocol import Setting
 from kakeya_fast.quality.run import run
 from kakeya_fast.quality.texts import load_text
@@ -22,15 +23,10 @@ from kakeya_fast.quality.texts import load_text
 HERE = Path(__file__).parent.parent
 RESULTS = Path("benchmarks") / "results" / "plans"
 PLANNED_ON, REPORTED_ON = "workshop", "manual"
-BUDGETS = {"smollm2-135m": (2.125, 2.625, 3.125), "gemma3-270m": (2.03125, 2.53125, 3.03125)}
-UNIFORM = (
-    "trellis",
-    "trellis:b=3",
-    "trellis:b=4",
-    "trellis:b=3/trellis",
-    "trellis:b=4/trellis:b=3",
-)
-CTX, PASSAGES, PROBED = 1024, 16, 2
+BUDGETS = {"smollm2-135m": (2.625, 3.125), "gemma3-270m": (2.53125, 3.03125)}
+UNIFORM = ("trellis", "trellis:b=3", "trellis:b=4", "trellis:b=3/trellis")
+CTX, PASSAGES = 1024, 16
+PROBE_CTX, PROBED, PROBE_AT = 512, 1, ("trellis",)
 
 
 def main() -> None:
@@ -55,8 +51,8 @@ def compare(model: str, passages: int, device: str, workers: int) -> None:
     found = sensitivity(
         loaded,
         load_text(PLANNED_ON),
-        {"k": RATES, "v": RATES},
-        ctx=CTX,
+        {"k": PROBE_AT, "v": PROBE_AT},
+        ctx=PROBE_CTX,
         count=PROBED,
         out=RESULTS / f"{model}-probes.json",
         workers=workers,
@@ -84,7 +80,7 @@ def saved(row: dict[str, Any], uniform: Sequence[dict[str, Any]]) -> float:
     """Bits that K = V = b would need more for the same KL: log KL between whole b is a line."""
     points = sorted((r["page_bits"], math.log(r["kl"]["mean"])) for r in uniform)
     want = math.log(row["kl"]["mean"])
-    pairs = list(zip(points, points[1:], strict=False))
+    pairs = list(itertools.pairwise(points))
     low, high = next((p for p in pairs if p[1][1] <= want), pairs[-1])
     share = (want - low[1]) / (high[1] - low[1])
     return low[0] + share * (high[0] - low[0]) - row["page_bits"]
@@ -98,10 +94,10 @@ def render(model: str) -> None:
     lines = [
         f"# Plans: {model}",
         "",
-        f"Planned on {PLANNED_ON} ({PROBED} passages of {CTX}), reported on {REPORTED_ON}: "
-        f"{rows[0]['passages']} passages of {CTX} tokens, in-forward, 4 exact sinks, 95 % intervals "
-        "over passages. *Saved* is how many bits more K = V = b needs for the same KL, on the line "
-        "of log KL between its whole b.",
+        f"Planned on {PLANNED_ON} ({PROBED} passage of {PROBE_CTX}, one rate), reported on {REPORTED_ON}: "
+        f"{rows[0]['passages']} passages of {CTX} tokens, in-forward, 4 exact sinks, 95 % "
+        "intervals over passages. *Saved* is how many bits more K = V = b needs for the same KL, on "
+        "the line of log KL between its whole b.",
         "",
         "| setting | page bits | KL [95 %] | ΔPPL % | saved bits |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -109,8 +105,9 @@ def render(model: str) -> None:
     for r in rows:
         kl, name = r["kl"], r["setting"].replace(f"trellis@plan={RESULTS.as_posix()}/", "plan ")
         gain = "" if r in uniform else f"{saved(r, uniform):+.2f}"
+        span = f"{kl['mean']:.4f} [{kl['low']:.4f}, {kl['high']:.4f}]"
         lines.append(
-            f"| {name} | {r['page_bits']:.3f} | {kl['mean']:.4f} [{kl['low']:.4f}, {kl['high']:.4f}] "
+            f"| {name} | {r['page_bits']:.3f} | {span} "
             f"| {r['dppl_percent']['mean']:+.2f} | {gain} |"
         )
     (HERE / RESULTS / f"{model}.md").write_text("\n".join(lines) + "\n", "utf-8")

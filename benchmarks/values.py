@@ -15,7 +15,7 @@ from kakeya_fast.quality.run import run
 from kakeya_fast.quality.texts import load_text
 
 RESULTS = QUALITY.parent / "values"
-SETTINGS = tuple(f"raw/{c}:b={b}" for b in (2, 3, 4) for c in ("scalar", "trellis"))
+SETTINGS = tuple(f"raw/{c}:b={b}" for b in (2, 3) for c in ("scalar", "trellis"))
 MODELS, TEXT, PASSAGES = ("smollm2-135m", "gemma3-270m"), "manual", 16
 
 

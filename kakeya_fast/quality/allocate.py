@@ -8,6 +8,7 @@ first, along the lower convex hull of each curve.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ def spend(
         (
             (_slope(a, b) / weight[part], part, i + 1)
             for part, steps in curves.items()
-            for i, (a, b) in enumerate(zip(steps, steps[1:], strict=False))
+            for i, (a, b) in enumerate(itertools.pairwise(steps))
         ),
         key=lambda move: (move[0], move[1], move[2]),
     )
