@@ -94,10 +94,11 @@ def render(model: str) -> None:
     lines = [
         f"# Plans: {model}",
         "",
-        f"Planned on {PLANNED_ON} ({PROBED} passage of {PROBE_CTX}, one rate), reported on {REPORTED_ON}: "
+        f"Planned on {PLANNED_ON} ({PROBED} passage of {PROBE_CTX}, one rate); reported on "
+        f"{REPORTED_ON}: "
         f"{rows[0]['passages']} passages of {CTX} tokens, in-forward, 4 exact sinks, 95 % "
-        "intervals over passages. *Saved* is how many bits more K = V = b needs for the same KL, on "
-        "the line of log KL between its whole b.",
+        "intervals over passages. *Saved* is how many bits more K = V = b needs for the same KL, "
+        "on the line of log KL between its whole b.",
         "",
         "| setting | page bits | KL [95 %] | ΔPPL % | saved bits |",
         "| --- | ---: | ---: | ---: | ---: |",
