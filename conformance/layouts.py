@@ -33,6 +33,8 @@ QUICK: tuple[tuple[str, int, int], ...] = (
     ("skeleton:k=1,time=none,store=bf16,rank=6", 80, 32),
     ("turbo:rank=16,out=16", 64, 16),
     ("turbo:b=2,k=3,levels=own,store=bf16,seed=0,rank=21,out=8", 80, 32),
+    ("query", 64, 16),
+    ("query:b=2.1,f=1", 40, 32),
 )
 STANDARD: tuple[tuple[str, int, int], ...] = (
     ("raw:dtype=f16", 64, 64),
@@ -64,6 +66,9 @@ STANDARD: tuple[tuple[str, int, int], ...] = (
     ("turbo:b=1,k=256,rank=1", 8, 16),
     ("turbo:b=4,k=1,levels=own,rank=40,out=640", 40, 16),
     ("turbo:b=4,seed=4294967295,rank=77,out=24", 192, 16),
+    ("query:b=2.5", 128, 32),
+    ("query:b=1", 8, 16),
+    ("query:b=7,f=128", 24, 48),
 )
 # What is asked for where any layout of a codec will do: its default, or, where a fit would have
 # to choose the rank, one that every head dim has room for.
@@ -92,7 +97,7 @@ def plain(codec_id: str) -> str:
 def _has_room(text: str, d: int, p: int) -> bool:
     """Whether rank and outliers of a codec string fit a page of this shape."""
     codec = parse_codec(text)
-    if not table_kind(codec):
+    if table_kind(codec) != "skeleton":
         return True
     out = codec.integer("out") if codec.id == "turbo" else 0
     return codec.integer("rank") <= d and out <= p * residual_width(codec)

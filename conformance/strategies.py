@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kakeya_conformance import pages
 from kakeya_ref.layout import page_layout
-from kakeya_ref.registry import registry
+from kakeya_ref.registry import registry, spelled
 from kakeya_ref.types import PageLayout
 
 U8 = NDArray[np.uint8]
@@ -51,7 +51,9 @@ def resolved_strings(draw: st.DrawFn, codec_id: str, d: int, p: int) -> str:
 
 
 def _string(codec_id: str, chosen: dict[str, Any]) -> str:
-    return codec_id + (":" if chosen else "") + ",".join(f"{k}={v}" for k, v in chosen.items())
+    rules = registry()["codecs"][codec_id].get("params", {})
+    shown = ",".join(f"{k}={spelled(rules[k], v)}" for k, v in chosen.items())
+    return codec_id + (":" if chosen else "") + shown
 
 
 def _values(rule: dict[str, Any]) -> st.SearchStrategy[Any]:
@@ -79,7 +81,8 @@ def layouts(
         some = st.sampled_from(TABLED_DIMS) if tabled else head_dims()
         d = draw(st.sampled_from(list(dims)) if dims else some)
         p = draw(st.sampled_from((16, 16, 32) if tabled else (16, 16, 32, 48, 64)))
-    strings = resolved_strings(codec_id, d, p) if tabled else codec_strings(codec_id)
+    ranked = "rank" in registry()["codecs"][codec_id].get("params", {})
+    strings = resolved_strings(codec_id, d, p) if ranked else codec_strings(codec_id)
     return page_layout(codec or draw(strings), d, p)
 
 

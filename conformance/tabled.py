@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kakeya_conformance import boundaries
 from kakeya_conformance.tables import numbers_of
 from kakeya_ref.layout import page_layout, residual_width
-from kakeya_ref.skeletons import Skeleton
+from kakeya_ref.skeletons import Skeleton, table_store
 from kakeya_ref.tables import gain_grid
 from kakeya_ref.types import PageLayout
 
@@ -25,7 +25,10 @@ Recipe = Callable[[Skeleton, np.random.Generator, int, PageLayout], F32]
 
 def recipes_for(layout: PageLayout) -> dict[str, Recipe]:
     """Recipes that apply to this layout, all of which need tables."""
-    found: list[Recipe] = [cancelling, near_directions, whole_numbers, stored_halves]
+    found: list[Recipe] = [cancelling, whole_numbers, stored_halves]
+    if layout.codec.id == "query":
+        return {recipe.__name__: recipe for recipe in [*found, crowded]}
+    found.append(near_directions)
     if layout.codec.id == "turbo" and layout.codec.integer("rank") % 8 == 0:
         width = residual_width(layout.codec)
         found += [residual_integers] if width in boundaries.EXACT_DIMS else []
@@ -68,8 +71,17 @@ def whole_numbers(tables: Skeleton, rng: np.random.Generator, n: int, layout: Pa
 
 def stored_halves(tables: Skeleton, rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
     """Half-way between two neighbouring numbers of the stored type, as ``raw`` would store them."""
-    raw = page_layout(f"raw:dtype={layout.codec['store']}", layout.head_dim, layout.tokens)
+    raw = page_layout(f"raw:dtype={table_store(layout.codec)}", layout.head_dim, layout.tokens)
     return boundaries.raw_halves(rng, n, raw)
+
+
+def crowded(tables: Skeleton, rng: np.random.Generator, n: int, layout: PageLayout) -> F32:
+    """Components that are small multiples of one number, where the basis is one of axes."""
+    x = np.zeros((n, layout.tokens, layout.head_dim))
+    for page, (part, _) in enumerate(numbers_of(tables, layout, n)):
+        c = rng.integers(-3, 4, (layout.tokens, layout.head_dim)) * 2.0 ** rng.integers(-8, 5)
+        x[page] = part.mean + c @ part.basis.astype(np.float64)
+    return np.clip(x, -(2.0**100), 2.0**100).astype(np.float32)
 
 
 def residual_integers(

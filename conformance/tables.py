@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from kakeya_ref.layout import table_layout
 from kakeya_ref.registry import table_kind
-from kakeya_ref.skeletons import Parts, Skeleton, parts, table_body, widen16
+from kakeya_ref.skeletons import (
+    Parts,
+    Skeleton,
+    parts,
+    table_body,
+    table_rank,
+    table_store,
+    widen16,
+)
 from kakeya_ref.tables import lloyd_max
 from kakeya_ref.types import PageLayout
 
@@ -93,7 +101,7 @@ def faithful(tables: Skeleton, layout: PageLayout) -> bool:
 
 def plausible(rng: np.random.Generator, layout: PageLayout) -> Numbers:
     """What a fit gives: orthonormal basis, unit centres and trend, levels near Lloyd-Max."""
-    d, rank, k = layout.head_dim, layout.codec.integer("rank"), layout.codec.integer("k")
+    d, rank, k = _shape(layout)
     centres = rng.standard_normal((k, rank))
     trend = rng.standard_normal(rank)
     return {
@@ -102,6 +110,7 @@ def plausible(rng: np.random.Generator, layout: PageLayout) -> Numbers:
         "centres": centres / np.linalg.norm(centres, axis=1, keepdims=True),
         "trend": trend / np.linalg.norm(trend),
         "levels": np.sort(_normal(layout) * rng.uniform(0.8, 1.2, _normal(layout).shape)),
+        "spread": np.sort(np.exp(rng.standard_normal(d // 8)))[::-1],
     }
 
 
@@ -112,25 +121,26 @@ def centred(rng: np.random.Generator, layout: PageLayout) -> Numbers:
 
 def transparent(rng: np.random.Generator, layout: PageLayout) -> Numbers:
     """Identity and zeros: what remains of a vector is the vector itself, to the bit."""
-    d, rank, k = layout.head_dim, layout.codec.integer("rank"), layout.codec.integer("k")
+    d, rank, k = _shape(layout)
     return {
         "mean": np.zeros(d),
         "basis": np.eye(rank, d),
         "centres": np.zeros((k, rank)),
         "trend": np.zeros(rank),
         "levels": _normal(layout),
+        "spread": np.ones(d // 8),
     }
 
 
 def single(rng: np.random.Generator, layout: PageLayout) -> Numbers:
     """Transparent, but for centres that are all the same axis: its number becomes the length."""
-    made, rank = transparent(rng, layout), layout.codec.integer("rank")
+    made, (_, rank, _) = transparent(rng, layout), _shape(layout)
     return made | {"centres": made["centres"] + np.eye(rank)[rng.integers(0, rank)]}
 
 
 def axes(rng: np.random.Generator, layout: PageLayout) -> Numbers:
     """Whole numbers everywhere: nothing is rounded, so ties abound."""
-    d, rank, k = layout.head_dim, layout.codec.integer("rank"), layout.codec.integer("k")
+    d, rank, k = _shape(layout)
     few = np.eye(rank)[rng.integers(0, rank, min(k, 3))]
     return {
         "mean": rng.integers(-2, 3, d),
@@ -138,6 +148,7 @@ def axes(rng: np.random.Generator, layout: PageLayout) -> Numbers:
         "centres": few[rng.integers(0, len(few), k)] * rng.choice([-1, 1, 2], (k, 1)),
         "trend": np.eye(rank)[rng.integers(0, rank)] * rng.integers(0, 2),
         "levels": np.sort(rng.integers(-4, 5, len(_normal(layout)))) / 2,
+        "spread": np.sort(4.0 ** rng.integers(-3, 2, d // 8))[::-1],
     }
 
 
@@ -155,14 +166,14 @@ def zeros(rng: np.random.Generator, layout: PageLayout) -> Numbers:
 
 def large(rng: np.random.Generator, layout: PageLayout) -> Numbers:
     """Numbers near the end of the stored type, or far out where that end is float32's."""
-    top = 2.0 ** (10 if layout.codec["store"] == "f16" else 30)
+    top = 2.0 ** (10 if table_store(layout.codec) == "f16" else 30)
     made = plausible(rng, layout)
     return made | {name: made[name] * top for name in ("mean", "basis", "centres", "levels")}
 
 
 def tiny(rng: np.random.Generator, layout: PageLayout) -> Numbers:
     """Subnormal numbers of the stored type, for ``bf16`` those of float32."""
-    least = 2.0 ** (-24 if layout.codec["store"] == "f16" else -133)
+    least = 2.0 ** (-24 if table_store(layout.codec) == "f16" else -133)
     made = plausible(rng, layout)
     small = {name: np.round(made[name] * 16) * least for name in ("mean", "basis", "centres")}
     return made | small
@@ -170,11 +181,13 @@ def tiny(rng: np.random.Generator, layout: PageLayout) -> Numbers:
 
 def random_bits(rng: np.random.Generator, layout: PageLayout) -> Numbers:
     """Any finite 16-bit pattern; levels in order, and such that their sums stay finite."""
-    store, found = str(layout.codec["store"]), {}
+    store, found = table_store(layout.codec), {}
     full = np.uint16(0x7C00 if store == "f16" else 0x7F80)
     for plane in table_layout(layout.codec, layout.head_dim).planes:
         bits = rng.integers(0, 2**16, plane.rows * plane.row, dtype=np.uint16)
         found[plane.name] = widen16(np.where((bits & full) == full, bits ^ 0x4000, bits), store)
+    if "spread" in found:
+        found["spread"] = np.sort(np.abs(found["spread"]))[::-1]
     if "levels" in found:
         found["levels"] = np.sort(np.fmod(found["levels"], np.float32(2.0**15)))
     return found
@@ -191,6 +204,12 @@ def foreign(rng: np.random.Generator, layout: PageLayout) -> Numbers:
     """An analysis that has nothing to do with the basis."""
     made = plausible(rng, layout)
     return made | {"analysis": rng.standard_normal(made["basis"].shape) / 4}
+
+
+def _shape(layout: PageLayout) -> tuple[int, int, int]:
+    """Head dim, rows of the basis, centres."""
+    centres = dict(layout.codec.params).get("k", 1)
+    return layout.head_dim, table_rank(layout.codec, layout.head_dim), int(centres)
 
 
 def _normal(layout: PageLayout) -> F32:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kakeya_conformance.model import Nonconforming
 from kakeya_ref.layout import page_layout, table_layout
-from kakeya_ref.skeletons import Skeleton
+from kakeya_ref.skeletons import Skeleton, table_rank
 from kakeya_ref.types import PageLayout
 
 THROUGH_A_BACKEND = ("encode", "decode")
@@ -67,7 +67,8 @@ class Vector:
         bodies = np.frombuffer(b"".join(raw), dtype=np.uint8).reshape(len(raw), -1)
         if "analysis" not in given:
             return Skeleton(bodies)
-        shape = (len(raw), self.layout.codec.integer("rank"), self.layout.head_dim)
+        rank = table_rank(self.layout.codec, self.layout.head_dim)
+        shape = (len(raw), rank, self.layout.head_dim)
         rows = bytes.fromhex(given["analysis"]).ljust(int(np.prod(shape)) * 4, b"\0")
         return Skeleton(bodies, np.frombuffer(rows, "<f4").astype(np.float32).reshape(shape))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kakeya_ref.errors import KakeyaError, Unsupported
 from kakeya_ref.layout import page_layout, table_layout
 from kakeya_ref.registry import codec_ids, is_resolved, parse_codec
-from kakeya_ref.skeletons import Skeleton
+from kakeya_ref.skeletons import Skeleton, table_rank
 from kakeya_ref.types import PageLayout
 
 RULE = "backend.selftest.first"
@@ -158,7 +158,7 @@ def _tables(case: dict[str, Any], layout: PageLayout) -> dict[str, Skeleton]:
         return {}
     given, size = case["tables"], table_layout(layout.codec, layout.head_dim).nbytes
     bodies = np.concatenate([_array(body, "u1", (1, size)) for body in given["bodies"]])
-    shape = (len(bodies), layout.codec.integer("rank"), layout.head_dim)
+    shape = (len(bodies), table_rank(layout.codec, layout.head_dim), layout.head_dim)
     analysis = _array(given["analysis"], "<f4", shape) if "analysis" in given else None
     return {"tables": Skeleton(bodies, analysis)}
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kakeya_ref import attention
 from kakeya_ref.bits import read_page, write_page
-from kakeya_ref.codecs import d4, e8, fp8, int, raw, scalar, skeleton, trellis, turbo
+from kakeya_ref.codecs import d4, e8, fp8, int, query, raw, scalar, skeleton, trellis, turbo
 from kakeya_ref.contract import as_pages, as_vectors
 from kakeya_ref.errors import UsageError
 from kakeya_ref.registry import table_kind
@@ -25,6 +25,7 @@ CODECS: dict[str, ModuleType] = {
     "d4": d4,
     "e8": e8,
     "trellis": trellis,
+    "query": query,
     "skeleton": skeleton,
     "turbo": turbo,
 }
@@ -82,7 +83,7 @@ class ReferenceBackend:
         codec, known = CODECS[layout.codec.id], _tables(tables, layout, body)
         y: NDArray[np.float32] = codec.coefficients(read_page(layout, body), layout, *known)
         if basis == "vectors":
-            y = codec.vectors(y, layout)
+            y = codec.vectors(y, layout, *known)
         return y
 
     def attend(

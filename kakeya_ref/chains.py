@@ -175,6 +175,6 @@ def finite(x: F32, rule: str) -> None:
 
 def tables_of(tables: Skeleton, layout: PageLayout, n: int) -> tuple[Parts, F32 | None]:
     """Numbers and analysis of the table of page ``n``."""
-    at = n if len(tables) > 1 else 0
+    at = tables.body_of(n)
     analysis = None if tables.analysis is None else tables.analysis[at]
     return parts(tables.bodies[at], layout.codec, layout.head_dim), analysis

@@ -49,9 +49,9 @@ def page_layout(codec: str | Codec, head_dim: int, tokens: int = 32) -> PageLayo
 
 @lru_cache(maxsize=1024)
 def table_layout(codec: str | Codec, head_dim: int) -> PageLayout:
-    """Layout of the table that a ``skeleton`` or ``turbo`` page is read with; ``tokens`` is 0.
+    """Layout of the table that a page of some codecs is read with; ``tokens`` is 0.
 
-    Rule: skeleton.table.layout, turbo.table.layout, page.plane.aligned
+    Rule: skeleton.table.layout, turbo.table.layout, query.table.layout, page.plane.aligned
 
     Raises
     ------
@@ -64,9 +64,12 @@ def table_layout(codec: str | Codec, head_dim: int) -> PageLayout:
     [('mean', 64), ('basis', 64), ('centres', 8)]
     """
     parsed = parse_codec(codec)
-    if table_kind(parsed) != "skeleton":
-        raise UsageError("codec.table.given", f"{parsed} needs no skeleton")
+    if not table_kind(parsed):
+        raise UsageError("codec.table.given", f"{parsed} needs no table")
     _check_head_dim(parsed, head_dim)
+    if parsed.id == "query":
+        rows = [("mean", 1, head_dim), ("basis", head_dim, head_dim), ("spread", 1, head_dim // 8)]
+        return _placed(parsed, head_dim, 0, [(name, 16, r, n, 0) for name, r, n in rows])
     r = parsed.integer("rank")
     fields = [
         ("mean", 16, 1, head_dim, 0),
@@ -123,6 +126,8 @@ def _fields(codec: Codec, d: int, p: int) -> Sequence[Field]:
         block = LATTICE_BLOCK[codec.id]
         bits = (lattice_count(codec) - 1).bit_length()
         return [("scales", 8, 1, p, 0), *split("index", bits, 1, p * d // block)]
+    if codec.id == "query":
+        return [("scales", 8, 1, p, 0), ("codes8", 8, p, band_bits(codec, d), 0)]
     if codec.id == "skeleton":
         return _skeleton_fields(codec, p)
     if codec.id == "turbo":
@@ -152,6 +157,19 @@ def _turbo_fields(codec: Codec, p: int) -> list[Field]:
         fields += [("outvalue", 16, 1, out, 0)]
         fields += split("outplace", (p * width - 1).bit_length(), 1, out)
     return fields
+
+
+def band_bits(codec: Codec, head_dim: int) -> int:
+    """Bits that ``query`` shares out to the bands of 8 coefficients; bytes of a token's codes.
+
+    Rule: query.page.layout
+
+    Examples
+    --------
+    >>> band_bits(parse_codec("query:b=2.5"), 64)
+    20
+    """
+    return codec.integer("b") * head_dim // 80
 
 
 def residual_kept(codec: Codec) -> int:

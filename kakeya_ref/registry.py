@@ -14,7 +14,9 @@ from typing import Any
 from kakeya_ref.errors import UsageError
 from kakeya_ref.types import Codec, ParamValue
 
-_STRING = re.compile(r"[a-z][a-z0-9_]*(:[a-z]+=[a-z0-9]+(,[a-z]+=[a-z0-9]+)*)?")
+_STRING = re.compile(
+    r"[a-z][a-z0-9_]*(:[a-z]+=[a-z0-9]+(\.[0-9]+)?(,[a-z]+=[a-z0-9]+(\.[0-9]+)?)*)?"
+)
 
 
 @cache
@@ -75,7 +77,7 @@ def parse_codec(text: str | Codec) -> Codec:
             chosen = _value(codec_id, name, given[name], rule)
         params.append((name, chosen))
         if chosen != rule["default"]:
-            shown.append(f"{name}={chosen}")
+            shown.append(f"{name}={spelled(rule, chosen)}")
     canonical = codec_id + (":" + ",".join(shown) if shown else "")
     codec = Codec(codec_id, tuple(params), canonical)
     steering = [item.partition("=")[0] for item in shown if fits(codec_id, item)]
@@ -122,6 +124,22 @@ def resolved(codec: Codec, **chosen: int) -> Codec:
     return parse_codec(f"{codec.id}:" + ",".join(f"{n}={v}" for n, v in kept.items()))
 
 
+def spelled(rule: dict[str, Any], value: ParamValue) -> str:
+    """A value as codec strings have it, ``rule`` being its entry in the registry.
+
+    Rule: codec.string.tenths
+
+    Examples
+    --------
+    >>> [spelled({"tenths": True}, v) for v in (20, 25)]
+    ['2', '2.5']
+    """
+    if not rule.get("tenths"):
+        return str(value)
+    whole, rest = divmod(int(value), 10)
+    return f"{whole}.{rest}" if rest else str(whole)
+
+
 def _value(codec_id: str, name: str, text: str, rule: dict[str, Any]) -> ParamValue:
     if "choices" in rule:
         if text not in rule["choices"]:
@@ -129,14 +147,24 @@ def _value(codec_id: str, name: str, text: str, rule: dict[str, Any]) -> ParamVa
                 "codec.params.range", f"{codec_id}:{name}={text} is not one of {rule['choices']}"
             )
         return text
+    whole, point, rest = text.partition(".")
     # A leading zero would give one codec two spellings.
-    if not text.isdigit() or (len(text) > 1 and text[0] == "0"):
+    if not whole.isdigit() or (len(whole) > 1 and whole[0] == "0"):
         raise UsageError("codec.params.range", f"{codec_id}:{name}={text} is not a whole number")
-    value = int(text)
+    value = int(whole)
+    if rule.get("tenths"):
+        if point and (len(rest) != 1 or rest == "0"):
+            raise UsageError(
+                "codec.string.tenths", f"{codec_id}:{name}={text}: one decimal, and not a zero"
+            )
+        value = 10 * value + int(rest or 0)
+    elif point:
+        raise UsageError("codec.params.range", f"{codec_id}:{name}={text} is not a whole number")
     step = rule.get("multiple", 1)
     if not rule["min"] <= value <= rule["max"] or value % step:
         raise UsageError(
             "codec.params.range",
-            f"{codec_id}:{name}={value} is outside {rule['min']}..{rule['max']} in steps of {step}",
+            f"{codec_id}:{name}={text} is outside {spelled(rule, rule['min'])}.."
+            f"{spelled(rule, rule['max'])} in steps of {spelled(rule, step)}",
         )
     return value

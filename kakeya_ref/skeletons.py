@@ -1,4 +1,4 @@
-"""The table that ``skeleton`` and ``turbo`` pages are read with: mean, basis, centres.
+"""The table that pages of some codecs are read with: mean, basis, centres.
 
 Part of the contract: fast backends take the same object and read the same arrays.
 """
@@ -30,15 +30,25 @@ class Skeleton:
     analysis : (S, rank, D) float32, optional
         What an encoder projects on; the basis of ``bodies`` where absent. It differs from the
         basis under a query metric, and is not kept.
+    of_page : (N,) int64, optional
+        Which of the bodies each page of a call is read with, where there are neither one nor
+        ``N`` of them.
 
     Rule: codec.table.given
     """
 
     bodies: U8
     analysis: F32 | None = None
+    of_page: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.bodies)
+
+    def body_of(self, page: int) -> int:
+        """Number of the body that a page is read with."""
+        if self.of_page is not None:
+            return int(self.of_page[page])
+        return page if len(self.bodies) > 1 else 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,8 @@ class Parts:
         Empty where the codec has none.
     levels : (2**b,)
         Empty where the codec has none.
+    spread : (D / 8,)
+        Empty where the codec has none.
     """
 
     mean: F32
@@ -61,6 +73,17 @@ class Parts:
     centres: F32
     trend: F32
     levels: F32
+    spread: F32
+
+
+def table_rank(codec: Codec, head_dim: int) -> int:
+    """Rows of the basis of a table."""
+    return head_dim if codec.id == "query" else codec.integer("rank")
+
+
+def table_store(codec: Codec) -> str:
+    """Type of the numbers of a table: ``f16`` or ``bf16``."""
+    return str(dict(codec.params).get("store", "f16"))
 
 
 def as_skeleton(tables: Any, layout: PageLayout, pages: int) -> Skeleton:
@@ -83,12 +106,16 @@ def as_skeleton(tables: Any, layout: PageLayout, pages: int) -> Skeleton:
     bodies, want = tables.bodies, table_layout(layout.codec, layout.head_dim).nbytes
     if not isinstance(bodies, np.ndarray) or bodies.dtype != np.uint8 or bodies.ndim != 2:
         raise Malformed("codec.table.shape", "table bodies are a (S, nbytes) uint8 array")
-    if bodies.shape[1] != want or len(bodies) not in (1, pages):
+    number = len(bodies) in (1, pages)
+    if tables.of_page is not None:
+        of = tables.of_page
+        number = of.shape == (pages,) and 0 <= of.min(initial=0) <= of.max(initial=0) < len(bodies)
+    if bodies.shape[1] != want or not number:
         raise Malformed(
             "codec.table.shape",
             f"want (1 or {pages}, {want}) bytes of tables for {layout}, got {bodies.shape}",
         )
-    shape = (len(bodies), layout.codec.integer("rank"), layout.head_dim)
+    shape = (len(bodies), table_rank(layout.codec, layout.head_dim), layout.head_dim)
     analysis = tables.analysis
     if analysis is not None and (analysis.shape != shape or analysis.dtype != np.float32):
         raise ShapeError(
@@ -101,26 +128,30 @@ def as_skeleton(tables: Any, layout: PageLayout, pages: int) -> Skeleton:
 def parts(body: U8, codec: Codec, head_dim: int) -> Parts:
     """Numbers of one table body (nbytes,).
 
-    Rule: skeleton.table.layout, turbo.table.layout, codec.table.finite, turbo.levels.ascending
+    Rule: skeleton.table.layout, turbo.table.layout, query.table.layout, codec.table.finite,
+    turbo.levels.ascending, query.spread.descending
 
     Raises
     ------
     Malformed
-        A NaN or infinity, or levels that descend.
+        A NaN or infinity, levels that descend, or a spread that ascends.
     """
-    found = dict.fromkeys(("mean", "basis", "centres", "trend", "levels"), np.zeros(0, np.float32))
+    names = ("mean", "basis", "centres", "trend", "levels", "spread")
+    found = dict.fromkeys(names, np.zeros(0, np.float32))
     for plane in table_layout(codec, head_dim).planes:
         raw = body[plane.offset : plane.offset + plane.nbytes].tobytes()
-        values = widen16(np.frombuffer(raw, dtype="<u2"), str(codec["store"]))
+        values = widen16(np.frombuffer(raw, dtype="<u2"), table_store(codec))
         found[plane.name] = values.reshape(plane.rows, plane.row) if plane.rows > 1 else values
         if not np.isfinite(values).all():
             raise Malformed("codec.table.finite", f"NaN or infinity in the {plane.name} of a table")
     basis = found["basis"].reshape(-1, head_dim)
     centres = found["centres"].reshape(-1, len(basis))
-    levels = found["levels"]
+    levels, spread = found["levels"], found["spread"]
     if (levels[1:] < levels[:-1]).any():
         raise Malformed("turbo.levels.ascending", "the levels of a table descend")
-    return Parts(found["mean"], basis, centres, found["trend"], levels)
+    if (spread[1:] > spread[:-1]).any() or (spread < 0).any():
+        raise Malformed("query.spread.descending", "the spread of a table ascends or is negative")
+    return Parts(found["mean"], basis, centres, found["trend"], levels, spread)
 
 
 def table_body(codec: Codec, head_dim: int, **numbers: NDArray[Any]) -> U8:
@@ -146,8 +177,8 @@ def table_body(codec: Codec, head_dim: int, **numbers: NDArray[Any]) -> U8:
     body = np.zeros(layout.nbytes, dtype=np.uint8)
     for plane in layout.planes:
         values = np.asarray(numbers[plane.name], dtype=np.float32)
-        bits = narrow16(values.reshape(plane.rows * plane.row), str(codec["store"]))
-        if not np.isfinite(widen16(bits, str(codec["store"]))).all():
+        bits = narrow16(values.reshape(plane.rows * plane.row), table_store(codec))
+        if not np.isfinite(widen16(bits, table_store(codec))).all():
             raise RangeError("codec.table.range", f"{plane.name} does not fit {codec['store']}")
         body[plane.offset : plane.offset + plane.nbytes] = bits.astype("<u2").view(np.uint8)
     return body

@@ -84,6 +84,19 @@ def lloyd_max(b: int) -> tuple[F32, F32]:
 
 
 @cache
+def band_savings() -> F32:
+    """Distortion that a band of unit variance saves by its ``b + 1``-th bit.
+
+    Rule: query.bits.greedy
+
+    Returns
+    -------
+    (7,) float32
+    """
+    return _floats(_tables()["query"]["savings"])
+
+
+@cache
 def lattice_step(codec_id: str, q: int) -> tuple[np.float32, np.float32]:
     """Lattice step per unit rms, and its fp32 reciprocal.
 

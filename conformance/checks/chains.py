@@ -12,17 +12,24 @@ from kakeya_conformance.trial import Trial
 from kakeya_ref.errors import RangeError
 
 TABLED = ["skeleton", "turbo"]
+CHAINED = [*TABLED, "query"]
 # Ranks at which level `norm` must hold: the error of a chain grows with its length, and the terms
 # of very few components may cancel in all of them.
 FEW, MANY = 5, 32
 
 
 @check(
-    rules=["num.chain.order", "num.fp32.no-fma", "skeleton.encode.project", "turbo.encode.project"],
+    rules=[
+        "num.chain.order",
+        "num.fp32.no-fma",
+        "skeleton.encode.project",
+        "turbo.encode.project",
+        "query.encode.project",
+    ],
     level="bits",
     needs={"encode"},
     over="drawn",
-    codecs=TABLED,
+    codecs=CHAINED,
 )
 def check_chain__components_in_index_order(t: Trial) -> None:
     """Where components are what rounding leaves, they are those of a chain in index order."""
@@ -39,11 +46,12 @@ def check_chain__components_in_index_order(t: Trial) -> None:
         "skeleton.decode.synthesis",
         "turbo.decode.sum",
         "turbo.decode.synthesis",
+        "query.decode.synthesis",
     ],
     level="bits",
     needs={"decode"},
     over="drawn",
-    codecs=TABLED,
+    codecs=CHAINED,
 )
 def check_chain__vectors_in_index_order(t: Trial) -> None:
     """Vectors are chains in index order, and the mean is added to them, not they to the mean."""

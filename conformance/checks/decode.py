@@ -171,7 +171,7 @@ def check_decode__gain_zero_is_plus_zero(t: Trial) -> None:
     rules=["scale.byte.grid", "turbo.decode.product"],
     level="bits",
     needs={"decode"},
-    codecs=["fp8", "scalar", "d4", "e8", "trellis", "turbo"],
+    codecs=["fp8", "scalar", "d4", "e8", "trellis", "turbo", "query"],
 )
 def check_decode__reads_every_gain(t: Trial) -> None:
     """Each of the 256 scale bytes decodes as in the reference."""

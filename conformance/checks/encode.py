@@ -13,6 +13,7 @@ from kakeya_conformance.oracle import GAINED
 from kakeya_conformance.tables import doubled, needed
 from kakeya_conformance.trial import Trial
 from kakeya_ref.errors import RangeError, ShapeError
+from kakeya_ref.skeletons import table_store
 
 # Places count from zero up whatever the numbers; an outlier keeps the sign of its zero.
 LISTED = ("place", "outplace", "outvalue")
@@ -338,7 +339,7 @@ def _stored_as_normal_numbers(t: Trial, body: NDArray[np.uint8]) -> NDArray[np.b
     normal = np.ones(shape, dtype=bool)
     if not needed(t.layout):
         return normal
-    least = 0x400 if t.layout.codec["store"] == "f16" else 0x80
+    least = 0x400 if table_store(t.layout.codec) == "f16" else 0x80
     for name in {"along", "proj", "value"} & set(fields):
         bits = (fields[name] & np.uint64(0x7FFF)).reshape(*shape, -1)
         normal &= ((bits == 0) | (bits >= least)).all(axis=-1)

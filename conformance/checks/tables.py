@@ -14,9 +14,9 @@ from kakeya_conformance.tables import build, given, numbers_of, pick
 from kakeya_conformance.trial import Trial
 from kakeya_ref.errors import Malformed, ShapeError, UsageError
 from kakeya_ref.layout import table_layout
-from kakeya_ref.skeletons import Skeleton
+from kakeya_ref.skeletons import Skeleton, table_rank, table_store
 
-TABLED = ["skeleton", "turbo"]
+TABLED = ["skeleton", "turbo", "query"]
 Call = Callable[..., NDArray[Any]]
 
 
@@ -71,7 +71,8 @@ def check_table__must_fit(t: Trial) -> None:
                 call(tables=Skeleton(wrong))
     if not _encodes(t):
         return
-    rows = np.zeros((1, t.layout.codec.integer("rank"), t.layout.head_dim), np.float32)
+    rank = table_rank(t.layout.codec, t.layout.head_dim)
+    rows = np.zeros((1, rank, t.layout.head_dim), np.float32)
     other: list[Any] = [rows[0], rows[..., :-1], rows[:, :-1], np.repeat(rows, 2, axis=0)]
     for analysis in (*other, rows.astype(np.float64), rows.astype(np.float16)):
         with refuses(ShapeError, "codec.table.shape"):
@@ -81,7 +82,7 @@ def check_table__must_fit(t: Trial) -> None:
 @check(rules=["codec.table.finite"], level="bits", needs={"decode"}, codecs=TABLED)
 def check_table__must_be_finite(t: Trial) -> None:
     """A NaN or an infinity in any plane of any page's table is refused as Malformed."""
-    narrow = t.layout.codec["store"] == "f16"
+    narrow = table_store(t.layout.codec) == "f16"
     endless = (0x7C00, 0xFC00, 0x7C01) if narrow else (0x7F80, 0xFF80, 0x7FC1)
     known = given("plausible", t.seed, 2, t.layout)
     for call in _calls(t, 2):
@@ -157,8 +158,10 @@ def check_table__one_serves_all_pages(t: Trial) -> None:
     rules=[
         "skeleton.encode.project",
         "turbo.encode.project",
+        "query.encode.project",
         "skeleton.decode.synthesis",
         "turbo.decode.synthesis",
+        "query.decode.synthesis",
         "decode.bytes.only",
     ],
     level="bits",

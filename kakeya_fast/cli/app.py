@@ -9,6 +9,7 @@ import typer
 from rich.logging import RichHandler
 from typer.core import TyperGroup
 
+from kakeya_fast.cli.calibrate import calibrate
 from kakeya_fast.cli.codecs import codecs
 from kakeya_fast.cli.conform import conform
 from kakeya_fast.cli.demo import demo
@@ -79,6 +80,7 @@ app.command()(stages)
 app.command()(depth)
 app.command()(layers)
 app.command()(plan)
+app.command()(calibrate)
 app.command()(codecs)
 app.command()(inspect)
 app.command(

@@ -8,7 +8,7 @@ from typing import Any
 from kakeya_fast.cli.screen import Json, emit, show
 from kakeya_fast.cli.tablebytes import TABLED_PAGE, table_nbytes
 from kakeya_ref.layout import page_layout
-from kakeya_ref.registry import parse_codec, registry, resolved, table_kind
+from kakeya_ref.registry import parse_codec, registry, resolved, spelled, table_kind
 
 HEAD_DIMS = (64, 128)
 PAGE_TOKENS = 32
@@ -87,7 +87,7 @@ def _ends(entry: dict[str, Any]) -> dict[str, list[Any]]:
 
 def _bits(string: str, head_dim: int) -> float:
     codec = parse_codec(string)
-    if not table_kind(codec):
+    if table_kind(codec) != "skeleton":
         return page_layout(codec, head_dim, PAGE_TOKENS).bits_per_element
     codec = resolved(codec, rank=head_dim // RANK_SHARE)
     layout = page_layout(codec, head_dim, TABLED_PAGE)
@@ -100,5 +100,7 @@ def _string(name: str, values: dict[str, Any]) -> str:
 
 
 def _range(name: str, rule: dict[str, Any]) -> str:
-    span = "|".join(rule["choices"]) if "choices" in rule else f"{rule['min']}..{rule['max']}"
-    return f"{name}={span} ({rule['default']})"
+    if "choices" in rule:
+        return f"{name}={'|'.join(rule['choices'])} ({rule['default']})"
+    low, high, usual = (spelled(rule, rule[which]) for which in ("min", "max", "default"))
+    return f"{name}={low}..{high} ({usual})"

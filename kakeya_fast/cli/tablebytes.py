@@ -13,7 +13,9 @@ USUAL_PAGE, TABLED_PAGE = 32, 512
 
 
 def table_nbytes(layout: PageLayout) -> int:
-    """Bytes of the table of one page and of what the page table says of it; 0 without a table.
+    """Bytes of the table of one page and of what the page table says of it; 0 without one.
+
+    Calibrated tables are shared by all sequences and counted as part of the model.
 
     Rule: rate.bytes.true
 
@@ -23,12 +25,12 @@ def table_nbytes(layout: PageLayout) -> int:
     >>> table_nbytes(page_layout("scalar", 64)), table_nbytes(page_layout("turbo:rank=8,k=2", 64))
     (0, 1188)
     """
-    if not table_kind(layout.codec):
+    if table_kind(layout.codec) != "skeleton":
         return 0
     return table_layout(layout.codec, layout.head_dim).nbytes + ENTRY
 
 
 def usual_page(*codecs: str | Codec) -> int:
     """Tokens of a page, where none are said."""
-    tabled = any(table_kind(parse_codec(codec)) for codec in codecs)
+    tabled = any(table_kind(parse_codec(codec)) == "skeleton" for codec in codecs)
     return TABLED_PAGE if tabled else USUAL_PAGE

@@ -28,6 +28,7 @@ _check_library()
 
 from kakeya_fast.hf.build import build_kakeya_cache  # noqa: E402
 from kakeya_fast.hf.cache import KakeyaCache  # noqa: E402
+from kakeya_fast.hf.keytables import KeyTables, load_tables  # noqa: E402
 from kakeya_fast.hf.layer import PackedLayer  # noqa: E402
 from kakeya_fast.hf.metric import query_metric  # noqa: E402
 from kakeya_fast.hf.plan import Plan  # noqa: E402
@@ -39,9 +40,11 @@ build_gemma4_kakeya_cache = build_kakeya_cache
 __all__ = [
     "CacheReport",
     "KakeyaCache",
+    "KeyTables",
     "PackedLayer",
     "Plan",
     "build_gemma4_kakeya_cache",
     "build_kakeya_cache",
+    "load_tables",
     "query_metric",
 ]

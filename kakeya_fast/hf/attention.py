@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kakeya_fast.hf.basis import rotation
+from kakeya_fast.hf.framed import FramedKeys, FramedStore
 from kakeya_ref.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ def _read_pages(run: _Run, a: int, b: int) -> None:
             continue
         if keys is None:
             keys = state.pages.decode(a, b, 0, run.backend, "coefficients").to(run.dtype)
+            if isinstance(state.pages, FramedStore):
+                keys = state.pages.framed(keys, a, b)
             values = state.pages.decode(a, b, 1, run.backend, "coefficients").to(run.dtype)
         visible = None
         if not whole or newest > run.origin + i0:
@@ -221,18 +224,20 @@ class _Run:
         self,
         i0: int,
         i1: int,
-        keys: Tensor,
+        keys: Tensor | FramedKeys,
         values: Tensor,
         columns: slice | Tensor,
         visible: Tensor | None,
     ) -> None:
-        """Take keys (B, H, T, D) and values into queries ``i0..i1``.
+        """Take keys (B, H, T, D), or such in frames, and values into queries ``i0..i1``.
 
         ``columns`` are the cache indices of the T tokens, ``visible`` is (B, Q, T) or None.
         """
         q = self.q[:, :, :, i0:i1].to(self.dtype)
-        shape = (*q.shape[:4], keys.shape[2])
-        score = (q.flatten(2, 3) @ keys.transpose(2, 3)).view(shape)
+        shape, rows = (*q.shape[:4], values.shape[2]), q.flatten(2, 3)
+        framed = isinstance(keys, FramedKeys)
+        score = keys.scores(rows) if framed else rows @ keys.transpose(2, 3)
+        score = score.view(shape)
         score *= self.scaling
         if self.softcap is not None:
             score = score.div_(self.softcap).tanh_().mul_(self.softcap)

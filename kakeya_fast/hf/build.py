@@ -19,8 +19,9 @@ from transformers.modeling_utils import PreTrainedModel
 
 from kakeya_fast.hf.cache import KakeyaCache
 from kakeya_fast.hf.interface import install, takes_registry
+from kakeya_fast.hf.keytables import KeyTables, load_tables
 from kakeya_fast.hf.layer import PackedLayer
-from kakeya_fast.hf.options import FULL, layer_policies
+from kakeya_fast.hf.options import FULL, check_tables, layer_policies
 from kakeya_fast.hf.plan import Plan
 from kakeya_fast.hf.policy import Policy
 from kakeya_ref.errors import Unsupported, UsageError
@@ -44,6 +45,7 @@ def build_kakeya_cache(
     exact_layers: Sequence[int] = (),
     metric: Mapping[int, Any] | None = None,
     plan: Plan | str | Path | None = None,
+    tables: str | Path | KeyTables | None = None,
 ) -> KakeyaCache:
     """A packed cache for a model, to be passed as ``past_key_values``.
 
@@ -86,6 +88,8 @@ def build_kakeya_cache(
     plan : Plan or path, optional
         Codecs by layer and stream, as ``kakeya plan`` writes them; layers that it does not name
         take ``k`` and ``v``, and ``exact_layers`` goes before it.
+    tables : path or KeyTables, optional
+        For keys of ``query``: what ``kakeya calibrate`` wrote for this model.
 
     Returns
     -------
@@ -114,7 +118,13 @@ def build_kakeya_cache(
     policy = Policy(*codecs, sinks, page_tokens, backend, reach, residual)
     kinds, makers = _plan(config)
     chosen = Plan.read(plan) if isinstance(plan, (str, Path)) else plan
-    policies = layer_policies(policy, kinds, exact_layers, metric, chosen)
+    known = load_tables(tables) if isinstance(tables, (str, Path)) else tables
+    policies = layer_policies(policy, kinds, exact_layers, metric, chosen, known)
+    check_tables([p for p, kind in zip(policies, kinds, strict=True) if kind == FULL], known)
+    if known is not None:
+        known.check(model)
+        if reach == "dense":
+            raise Unsupported("query.attend.frame", "query needs packed attention")
     layers = _layers(config, kinds, makers, policies, model.device)
     if reach == "packed":
         install(model, config)

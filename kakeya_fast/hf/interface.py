@@ -66,7 +66,8 @@ def attention_forward(
         raise Unsupported("cache.attend.option", "packed attention without a mask is causal")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     softcap, s_aux = kwargs.get("softcap"), kwargs.get("s_aux")
-    return layer.attend(query, attention_mask, scaling, softcap, s_aux), None
+    places = kwargs.get("position_ids")
+    return layer.attend(query, attention_mask, scaling, softcap, s_aux, places), None
 
 
 def _refuse_placeholder(key: Tensor) -> None:

@@ -117,8 +117,11 @@ class PackedLayer(CacheLayerMixin):
         scaling: float,
         softcap: float | None = None,
         s_aux: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """Attention of the tokens just appended; see :func:`kakeya_fast.hf.attention.attend`.
+
+        ``places`` (B or 1, Q) are the model's own positions, for codecs with frames.
 
         Raises
         ------
@@ -140,7 +143,10 @@ class PackedLayer(CacheLayerMixin):
             check(self.state, query, mask)
             self.prefetch()
             if not self.reads:
-                self.state.settle(self._starts(mask))
+                starts = self._starts(mask)
+                if self.policy.keys is not None:
+                    self.state.pages.place(starts, places, self.state.length)
+                self.state.settle(starts)
             self.newest = new
             self.reads += 1
             out = attend(self.state, query, mask, scaling, softcap, s_aux)

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kakeya_fast.hf.keytables import KeyTables, LayerTables
 from kakeya_fast.hf.plan import Plan
 from kakeya_fast.hf.policy import Policy
 from kakeya_ref.errors import ShapeError, UsageError
 from kakeya_ref.registry import parse_codec, table_kind
+from kakeya_ref.types import Codec
 
 LOG = logging.getLogger("kakeya")
 
@@ -28,6 +30,7 @@ def layer_policies(
     exact_layers: Sequence[int] = (),
     metric: Mapping[int, Any] | None = None,
     plan: Plan | None = None,
+    tables: KeyTables | None = None,
 ) -> list[Policy]:
     """The policy of every model layer.
 
@@ -54,7 +57,7 @@ def layer_policies(
     for index in sorted(exact):
         if kinds[index] != FULL:
             LOG.info("layer %d is %s: exact without being asked to", index, kinds[index])
-    if metric and not table_kind(policy.k):
+    if metric and table_kind(policy.k) != "skeleton":
         raise UsageError("cache.option.range", f"a metric does nothing for keys of {policy.k}")
     factors = {_index(i, len(kinds), "metric", 0): _factor(i, x) for i, x in (metric or {}).items()}
     exactly = ("raw", "raw")
@@ -64,10 +67,51 @@ def layer_policies(
             k=parse_codec(k),
             v=parse_codec(v),
             metric=None if i in exact else factors.get(i),
+            keys=_keys(parse_codec(k), tables, i),
         )
         for i in range(len(kinds))
         for k, v in [exactly if i in exact else planned.get(i, (policy.k, policy.v))]
     ]
+
+
+def check_tables(policies: Sequence[Policy], tables: KeyTables | None) -> None:
+    """Refuse ``query`` without its tables, or with those of other frames.
+
+    Rule: query.tables.given, query.tables.match, query.frame.pages, query.stream.keys
+
+    Raises
+    ------
+    UsageError
+    """
+    asked = [policy for policy in policies if policy.k.id == "query"]
+    if any(policy.v.id == "query" for policy in policies):
+        raise UsageError("query.stream.keys", "query is for keys; values take trellis or scalar")
+    if not asked and tables is not None:
+        raise UsageError(
+            "query.tables.given", "tables are for keys of query, and none are asked for"
+        )
+    if asked and tables is None:
+        raise UsageError(
+            "query.tables.given",
+            "query needs tables of this model: `kakeya calibrate --model M --text FILE --out "
+            'tables.safetensors`, then tables="tables.safetensors"',
+        )
+    for policy in asked:
+        frame = policy.k.integer("f")
+        if tables.frame != frame or policy.keys is None:
+            what = f"frames of {tables.frame} tokens, {len(tables.layers)} layers"
+            raise UsageError("query.tables.match", f"these tables ({what}) do not serve {policy.k}")
+        if frame != 1 and frame % policy.page_tokens:
+            raise UsageError(
+                "query.frame.pages", f"frames of {frame} tokens, pages of {policy.page_tokens}"
+            )
+        if table_kind(policy.v):
+            raise UsageError("cache.option.range", f"query beside values of {policy.v}")
+
+
+def _keys(codec: Codec, tables: KeyTables | None, index: int) -> LayerTables | None:
+    """Tables of a layer whose keys are coded by ``query``."""
+    return tables.layers.get(index) if tables is not None and codec.id == "query" else None
 
 
 def _index(value: Any, count: int, option: str, lowest: int | None = None) -> int:

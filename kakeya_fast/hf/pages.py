@@ -75,7 +75,7 @@ class PageStore(PageTable):
                 at = start + done * size
                 for x, layout, span in zip(exact, self.layouts, self.spans, strict=True):
                     part = x[rows, :, at : at + m * size].unflatten(2, (m, size)).transpose(1, 2)
-                    body = backend.encode_tensor(part.flatten(0, 2), layout)
+                    body = self._encode(part, layout, backend, rows, first, slot + done)
                     bodies[rows, slot + done : slot + done + m, :, span] = body.view(
                         *part.shape[:3], -1
                     )
@@ -94,6 +94,12 @@ class PageStore(PageTable):
         part = self.bodies[:, a:b, :, self.spans[stream]].transpose(1, 2)
         out = backend.decode_tensor(part.reshape(-1, layout.nbytes), layout, basis=basis)
         return out.view(part.shape[0], part.shape[1], -1, layout.head_dim)
+
+    def _encode(
+        self, x: Tensor, layout: PageLayout, backend: Any, rows: Any, first: Any, slot: int
+    ) -> Tensor:
+        """Bodies of pages (R, m, H, P, D) of some rows, from slot ``slot`` on."""
+        return backend.encode_tensor(x.flatten(0, 2), layout)
 
     def select(self, rows: Tensor) -> None:
         """Take these rows of the batch, in this order."""

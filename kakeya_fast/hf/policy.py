@@ -16,6 +16,8 @@ from kakeya_fast import env, registry
 from kakeya_fast.bridge import TensorBridge
 from kakeya_fast.hf.blocks import BlockStore
 from kakeya_fast.hf.fits import Fitter, check_metric
+from kakeya_fast.hf.framed import FramedStore
+from kakeya_fast.hf.keytables import LayerTables
 from kakeya_fast.hf.pages import PageStore
 from kakeya_ref.errors import Unsupported, UsageError
 from kakeya_ref.layout import page_layout
@@ -49,6 +51,8 @@ class Policy:
         Recent tokens of every row that are read exactly, besides those of the newest page.
     metric : (H, D, D) float64, optional
         For keys of a fitted codec; see :func:`kakeya_fast.hf.query_metric`.
+    keys : LayerTables, optional
+        Of ``query``: the tables of the layer.
     """
 
     k: Codec
@@ -59,6 +63,7 @@ class Policy:
     attention: Attention = "packed"
     residual: int = 0
     metric: NDArray[np.float64] | None = field(default=None, compare=False)
+    keys: LayerTables | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("sinks", "residual"):
@@ -66,7 +71,7 @@ class Policy:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise UsageError("cache.option.range", f"{name}={value!r} is not 0 or more")
         for codec in (self.k, self.v):
-            if table_kind(codec) and is_resolved(codec):
+            if table_kind(codec) == "skeleton" and is_resolved(codec):
                 raise UsageError("codec.fit.resolved", f"{codec}: a cache chooses the rank itself")
 
     def layouts(
@@ -101,6 +106,8 @@ class Policy:
             A metric of another shape than the keys.
         """
         check_metric(self.metric, heads, layouts[0].head_dim)
+        if self.keys is not None:
+            return FramedStore(batch, heads, layouts, device, self.keys)
         if not table_kind(self.k) and not table_kind(self.v):
             return PageStore(batch, heads, layouts, device)
         k = Fitter(self.k, layouts[0], self.metric)
@@ -159,7 +166,7 @@ def _lacks(backend: Any, layouts: tuple[PageLayout, PageLayout]) -> str:
 
 def _widest(codec: Codec, size: int) -> Codec:
     """The codec with the largest page that a fit may choose for it."""
-    if not table_kind(codec):
+    if table_kind(codec) != "skeleton":
         return codec
     outliers = {"out": 8} if dict(codec.params).get("cut") else {}
     return resolved(codec, rank=min(size, 1024), **outliers)

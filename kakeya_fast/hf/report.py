@@ -53,7 +53,8 @@ class CacheReport:
     bits_per_element : float
         Bits of the packed layers over their elements.
     metric : int
-        Query metrics, not in ``total``: they belong to the model, not to a sequence.
+        Query metrics and calibrated tables, not in ``total``: they belong to the model, not to a
+        sequence.
     kind : str
         Of a single layer: the library's name for it, such as ``full_attention``.
     per_layer : tuple of CacheReport
@@ -126,6 +127,7 @@ def _layer(layer: Any, kind: str) -> CacheReport:
         return CacheReport(other=other, kind=kind)
     metric = layer.policy.metric
     size = 0 if metric is None else metric.nbytes
+    size += 0 if layer.policy.keys is None else layer.policy.keys.nbytes
     if layer.state is None:
         return CacheReport(kind=kind, metric=size)
     return replace(_packed(layer.state), kind=kind, metric=size)

@@ -278,7 +278,7 @@ class Backend:
     ) -> None:
         codec = self._codec(layout)
         if codec is None:
-            tabled.decode_into(out, kind, body, layout, tables)
+            tabled.decode_into(out, kind, body, layout, tables, mode)
             return
         bad, _ = run(codec.kernels.decode, body, out, codec.kernels.plan(layout), kind, mode)
         if bad < NONE:

@@ -12,6 +12,7 @@ from kakeya_ref.types import PageLayout
 TABLE, LEVELS = 0, 1
 VALUE, GAIN = 2, 3  # of encoders
 SEG, PROJ, PLACE, NUMBER = 4, 5, 6, 7  # of decoders
+SPREAD = LEVELS  # of query, which has no levels
 FINE = 8
 FAULTS = 8
 
@@ -38,6 +39,13 @@ _RULES: dict[str, dict[int, tuple[type[KakeyaError], str, str]]] = {
         PROJ: (Malformed, "turbo.value.finite", _NUMBER),
         PLACE: (Malformed, "turbo.out.ascending", "places of outliers do not ascend in the page"),
         NUMBER: (Malformed, "turbo.value.finite", _NUMBER),
+    },
+    "query": {
+        TABLE: _TABLE_RULES[TABLE],
+        SPREAD: (Malformed, "query.spread.descending", "the spread ascends or is negative"),
+        VALUE: (RangeError, "query.value.range", _VALUE),
+        GAIN: (RangeError, "scale.byte.range", "the gain of a token is above the grid"),
+        NUMBER: (Malformed, "query.decode.synthesis", _NUMBER),
     },
 }
 

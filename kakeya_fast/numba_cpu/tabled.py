@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kakeya_fast.numba_cpu import faults, skeleton, turbo
+from kakeya_fast.numba_cpu import faults, query, skeleton, turbo
 from kakeya_fast.numba_cpu.half import BF16, F16, F32
-from kakeya_fast.numba_cpu.lanes import NONE
+from kakeya_fast.numba_cpu.lanes import NONE, VECTORS
 from kakeya_fast.numba_cpu.threads import run
 from kakeya_ref.errors import KakeyaError, RangeError
-from kakeya_ref.skeletons import as_skeleton
+from kakeya_ref.skeletons import Skeleton, as_skeleton
 from kakeya_ref.types import PageLayout
 
-CODECS: dict[str, ModuleType] = {"skeleton": skeleton, "turbo": turbo}
+CODECS: dict[str, ModuleType] = {"skeleton": skeleton, "turbo": turbo, "query": query}
 
 _EXPONENTS = {F32: np.uint32(0x7F800000), F16: np.uint16(0x7C00), BF16: np.uint16(0x7F80)}
 
@@ -56,8 +56,9 @@ def encode(bits: NDArray[Any], kind: int, layout: PageLayout, tables: Any) -> ND
     if analysis is None:
         analysis = np.empty((0, 0, 0), dtype=np.float32)
     kernels = CODECS[layout.codec.id]
+    part = (_of_page(known, len(bits)),) if kernels is query else ()
     broken, refused = run(
-        kernels.encode, bits, out, known.bodies, analysis, kernels.plan(layout), kind
+        kernels.encode, bits, out, known.bodies, analysis, *part, kernels.plan(layout), kind
     )
     if broken < NONE:
         where = "page {}, token {}".format(*divmod(broken, layout.tokens))
@@ -68,9 +69,14 @@ def encode(bits: NDArray[Any], kind: int, layout: PageLayout, tables: Any) -> ND
 
 
 def decode_into(
-    out: NDArray[Any], kind: int, body: NDArray[np.uint8], layout: PageLayout, tables: Any
+    out: NDArray[Any],
+    kind: int,
+    body: NDArray[np.uint8],
+    layout: PageLayout,
+    tables: Any,
+    mode: int = VECTORS,
 ) -> None:
-    """Vectors of page bodies, which are their coefficients too.
+    """Numbers of page bodies; all but ``query`` have no other basis than the vectors.
 
     Rule: codec.table.given, codec.table.shape, decode.bytes.only
 
@@ -88,9 +94,18 @@ def decode_into(
         return
     known = as_skeleton(tables, layout, len(body))
     kernels = CODECS[layout.codec.id]
-    bad, _ = run(kernels.decode, body, out, known.bodies, kernels.plan(layout), kind)
+    part = (_of_page(known, len(body)),) if kernels is query else ()
+    how = (kind, mode) if kernels is query else (kind,)
+    bad, _ = run(kernels.decode, body, out, known.bodies, *part, kernels.plan(layout), *how)
     if bad < NONE:
         raise faults.error(bad, layout)
+
+
+def _of_page(known: Skeleton, pages: int) -> NDArray[np.int64]:
+    """Which body each page is read with."""
+    if known.of_page is not None:
+        return known.of_page
+    return np.arange(pages) if len(known) > 1 else np.zeros(pages, np.int64)
 
 
 def _refuse_broken(broken: NDArray[np.bool_]) -> None:

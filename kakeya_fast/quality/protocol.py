@@ -147,6 +147,7 @@ def open_cache(
         exact_layers=setting.exact,
         metric=metrics[setting.metric] if setting.metric else None,
         plan=setting.plan or None,
+        tables=setting.tables or None,
     )
     if setting.protocol == "snapshot":
         return SnapshotCache(cache, clean, set(coded_layers(cache, setting.exact)))

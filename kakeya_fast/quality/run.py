@@ -51,6 +51,8 @@ def run(
         if source.sha256 == text.sha256:
             raise UsageError("quality.metric.leak", f"{name} cannot be its own calibration")
     report.metrics = [describe_text(source) for source in sources.values()]
+    for name in {s.tables for s in settings if s.tables}:
+        _refuse_leak(name, text)
     done = report.resume(out, any_commit=any_commit) if out else set()
     metrics = {}
     if len(done) < len(settings) * count:
@@ -77,6 +79,13 @@ def run(
         if out:
             report.write(out)
     return report
+
+
+def _refuse_leak(tables: str, text: Text) -> None:
+    from kakeya_fast.hf import load_tables
+
+    if text.sha256 in load_tables(tables).made.get("texts", {}).values():
+        raise UsageError("quality.metric.leak", f"{tables} was calibrated on {text.name}")
 
 
 def steps(ctx: int, count: int, settings: int, options: Options) -> int:

@@ -12,7 +12,7 @@ from kakeya_ref.registry import parse_codec, table_kind
 # A table must serve enough tokens to be worth its bytes; the predecessors' block.
 TABLED_PAGE = 512
 
-OPTIONS = ("page", "residual", "exact", "metric", "protocol", "plan")
+OPTIONS = ("page", "residual", "exact", "metric", "tables", "protocol", "plan")
 
 Protocol = Literal["inforward", "snapshot"]
 
@@ -33,6 +33,8 @@ class Setting:
         Model layers kept exact, ascending; negative from the end.
     metric : str
         Name of the text whose queries whiten the keys before a fit; empty for none.
+    tables : str
+        File of calibrated tables, for keys of ``query``.
     protocol : str
         ``inforward`` or ``snapshot``.
     plan : str
@@ -45,6 +47,7 @@ class Setting:
     residual: int = 0
     exact: tuple[int, ...] = ()
     metric: str = ""
+    tables: str = ""
     protocol: Protocol = "inforward"
     plan: str = ""
 
@@ -80,6 +83,7 @@ class Setting:
             "residual": self.residual,
             "exact": ranges(self.exact),
             "metric": self.metric,
+            "tables": self.tables,
             "protocol": "" if self.protocol == "inforward" else self.protocol,
             "plan": self.plan,
         }
@@ -94,7 +98,7 @@ class Setting:
     @property
     def tabled(self) -> bool:
         """Whether a codec has tables fitted to the page."""
-        return any(table_kind(parse_codec(c)) for c in (self.k, self.v))
+        return any(table_kind(parse_codec(c)) == "skeleton" for c in (self.k, self.v))
 
     def page_tokens(self, usual: int) -> int:
         """Tokens of a page, where ``usual`` is the run's number for codecs without tables."""

@@ -51,7 +51,9 @@ def explicit(row: dict[str, Any]) -> str:
     """
     k, v = (_explicit(row[stream]) for stream in ("k", "v"))
     tail = row.get("setting", "").partition("@")[2].replace(",", " ")
-    if "page=" not in tail and any(table_kind(parse_codec(row[s])) for s in ("k", "v")):
+    if "page=" not in tail and any(
+        table_kind(parse_codec(row[s])) == "skeleton" for s in ("k", "v")
+    ):
         tail = f"page={row['page_tokens']} {tail}".strip()
     return (k if k == v else f"{k}/{v}") + (f" {tail}" if tail else "")
 

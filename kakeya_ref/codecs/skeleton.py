@@ -92,6 +92,6 @@ def _decode(fields: dict[str, U64], layout: PageLayout, tables: Skeleton, n: int
     return chains.synthesise(c, part, "skeleton.value.finite")
 
 
-def vectors(y: F32, layout: PageLayout) -> F32:
+def vectors(y: F32, layout: PageLayout, tables: Skeleton) -> F32:
     """The coded basis is the identity: the basis of a table changes from page to page."""
     return y

@@ -109,6 +109,6 @@ def _quantiser(part: Parts, b: int) -> tuple[F32, F32]:
         return levels, (levels[:-1] + levels[1:]) * np.float32(0.5)
 
 
-def vectors(y: F32, layout: PageLayout) -> F32:
+def vectors(y: F32, layout: PageLayout, tables: Skeleton) -> F32:
     """The coded basis is the identity: the basis of a table changes from page to page."""
     return y

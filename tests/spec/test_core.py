@@ -19,6 +19,7 @@ from kakeya_ref import (
 )
 from kakeya_ref.fitting import fit
 from kakeya_ref.registry import table_kind
+from kakeya_ref.skeletons import Skeleton, table_body
 
 REFUSED = [c for c in vc.all_cases() if c["verdict"] == "invalid"]
 
@@ -32,10 +33,14 @@ def test_pages_do_not_know_where_they_stand(name: str) -> None:
     """Rule: page.table.position"""
     ref, known = ReferenceBackend(), None
     codec = parse_codec(name)
-    if table_kind(codec):
+    if table_kind(codec) == "skeleton":
         fitted = fit(vectors().reshape(32, 24), codec)
         codec, known = fitted.codec, fitted.tables
     layout = page_layout(codec, 24, 16)
+    if table_kind(codec) == "query":
+        known = Skeleton(
+            table_body(codec, 24, mean=[0] * 24, basis=np.eye(24), spread=[1, 1, 1])[None]
+        )
     here = np.arange(32, dtype=np.int64).reshape(2, 16)
     pages = ref.encode(vectors(), layout, positions=here, tables=known)
     again = ref.encode(vectors(), layout, positions=here + 4096, tables=known)

@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 import spectext
 
-from kakeya_ref import bits, chains, lattice, layout, numerics, registry, rotation, scaling, tables
+from kakeya_ref import (
+    bands,
+    bits,
+    chains,
+    lattice,
+    layout,
+    numerics,
+    registry,
+    rotation,
+    scaling,
+    tables,
+    trellis,
+)
 from kakeya_ref.backend import ReferenceBackend
 from kakeya_ref.skeletons import Skeleton, parts, table_body, widen16
 
@@ -59,8 +71,16 @@ class Bench:
             c = c - self.stored("along") * self.part.trend
         return chains.segment(c, self.part, str(self.codec["store"]), "").rest
 
+    def width(self) -> F32:
+        return bands.widths(self.part.spread, layout.band_bits(self.codec, len(self.x)))
+
+    def walk(self) -> F32:
+        return trellis.search(self.z(), self.width())[0].astype(np.float32)
+
     def y(self) -> F32:
         x = self.x[None]
+        if self.codec.id == "query":
+            return self.components()[:, : len(self.width())]
         if self.codec.id == "turbo":
             x = np.zeros((1, layout.residual_width(self.codec)), dtype=np.float32)
             x[:, : self.codec.integer("rank")] = self.rest()
@@ -121,6 +141,8 @@ ANSWERS: dict[str, Callable[[Bench], Any]] = {
     "index": lambda b: b.first("index"),
     "components": lambda b: b.components()[0],
     "along": lambda b: b.stored("along"),
+    "bits": Bench.width,
+    "walk": Bench.walk,
     "seg": lambda b: b.first("seg"),
     "proj": lambda b: b.stored("proj"),
     "rest": lambda b: b.rest()[0],

@@ -28,6 +28,12 @@ NEEDS: dict[str, set[str]] = {
     "d4": {"cited", "vector", "check"},
     "e8": {"cited", "vector", "check"},
     "trellis": {"cited", "vector", "check"},
+    "query": {"cited", "vector", "check"},
+    "query.attend": {"cited", "test"},
+    "query.calibrate": {"cited", "test"},
+    "query.frame": {"cited", "test"},
+    "query.stream": {"cited", "test"},
+    "query.tables": {"cited", "test"},
     "skeleton": {"cited", "vector", "check"},
     "turbo": {"cited", "vector", "check"},
     # Fits are judged by quality; tables and layouts are refused before a backend sees a page.

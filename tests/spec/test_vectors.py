@@ -6,6 +6,7 @@ import json
 
 import byhand
 import byhand_codecs
+import byhand_query
 import byhand_skeletons
 import pytest
 import vectorcheck as vc
@@ -41,7 +42,7 @@ def test_fractions_reproduce(case: vc.Case) -> None:
             known = vc.tables_of(case).analysis
             rows = [None] * n if known is None else known.astype(float).tolist() * n
             bodies = [
-                byhand_skeletons.encode(codec.id, params, page, table, row)
+                _encoded(codec.id, params, page, table, row)
                 for page, table, row in zip(x, tables, rows, strict=False)
             ]
         else:
@@ -52,7 +53,7 @@ def test_fractions_reproduce(case: vc.Case) -> None:
         bodies = [data[i * len(data) // n : (i + 1) * len(data) // n] for i in range(n)]
     if tables:
         decoded = [
-            (byhand_skeletons.decode(codec.id, params, body, table, p, d),) * 2
+            _decoded(codec.id, params, body, table, p, d)
             for body, table in zip(bodies, tables, strict=False)
         ]
     else:
@@ -60,6 +61,18 @@ def test_fractions_reproduce(case: vc.Case) -> None:
     for name, which in (("coefficients", 0), ("vectors", 1)):
         numbers = [v for page in decoded for row in page[which] for v in row]
         assert vc.same(case["expect"][name], byhand.words(numbers)), name
+
+
+def _encoded(codec: str, params: dict, page: list, table: bytes, row: list | None) -> bytes:
+    if codec == "query":
+        return byhand_query.encode(params, page, table, row)
+    return byhand_skeletons.encode(codec, params, page, table, row)
+
+
+def _decoded(codec: str, params: dict, body: bytes, table: bytes, p: int, d: int) -> tuple:
+    if codec == "query":
+        return byhand_query.decode(params, body, table, p, d)
+    return (byhand_skeletons.decode(codec, params, body, table, p, d),) * 2
 
 
 def test_gain_tables_are_powers_of_two_rounded_once() -> None:

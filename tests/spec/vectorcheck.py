@@ -13,7 +13,7 @@ import numpy as np
 
 from kakeya_ref import errors, lattice, layout, numerics, registry, rotation, scaling, tables
 from kakeya_ref.backend import ReferenceBackend
-from kakeya_ref.skeletons import Skeleton
+from kakeya_ref.skeletons import Skeleton, table_rank
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "spec" / "vectors"
@@ -164,7 +164,8 @@ def tables_of(case: Case) -> Skeleton | None:
     bodies, plan = table_bodies(case), layout_of(case)
     if not bodies:
         return None
-    analysis, shape = None, (len(bodies), plan.codec.integer("rank"), plan.head_dim)
+    analysis, rank = None, table_rank(plan.codec, plan.head_dim)
+    shape = (len(bodies), rank, plan.head_dim)
     if "analysis" in case["tables"]:
         data = full(case["tables"]["analysis"], int(np.prod(shape)) * 4)
         analysis = np.frombuffer(data, "<f4").reshape(shape)

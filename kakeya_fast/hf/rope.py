@@ -1,0 +1,130 @@
+"""Rotary positions as a thing of their own: turning vectors back to a frame, and moments with them.
+
+A rotary embedding turns pairs of numbers by ``position * frequency``. Turning is linear and
+relative: ``R(a) R(b) = R(a + b)``, and ``R(f) q · R(f) k = q · k``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rope:
+    """The rotary embedding of one layer.
+
+    Attributes
+    ----------
+    frequencies : tuple of float
+        Radians per position of each pair; empty where positions do not turn keys at all.
+    interleaved : bool
+        Pairs are neighbours ``(2i, 2i + 1)``; otherwise the halves of the part that turns,
+        ``(i, i + n)``. Numbers behind ``2 n`` do not turn.
+    """
+
+    frequencies: tuple[float, ...]
+    interleaved: bool = False
+
+    def turned(self, x: Tensor, positions: Tensor) -> Tensor:
+        """``R(positions) x``.
+
+        Parameters
+        ----------
+        x : (..., D)
+        positions : integer or float, broadcasting to the leading axes of ``x``
+
+        Returns
+        -------
+        (..., D), dtype of ``x``; angles are computed in float64.
+        """
+        if not self.frequencies:
+            return x
+        turn = torch.tensor(self.frequencies, dtype=torch.float64, device=x.device)
+        angle = positions.to(torch.float64)[..., None] * turn
+        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        n = len(self.frequencies)
+        if self.interleaved:
+            a, b = x[..., 0 : 2 * n : 2], x[..., 1 : 2 * n : 2]
+            both = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
+        else:
+            a, b = x[..., :n], x[..., n : 2 * n]
+            both = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+        return torch.cat([both, x[..., 2 * n :]], -1)
+
+    def pairs(self, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], F64]:
+        """Indices of both numbers of every pair of ``size`` numbers, and its frequency.
+
+        Numbers that do not turn are paired up, at frequency 0.
+        """
+        n = len(self.frequencies)
+        first = np.arange(0, 2 * n, 2) if self.interleaved else np.arange(n)
+        second = first + (1 if self.interleaved else n)
+        rest = np.arange(2 * n, size)
+        a = np.concatenate([first, rest[0::2]])
+        b = np.concatenate([second, rest[1::2]])
+        return a, b, np.concatenate([self.frequencies, np.zeros(len(rest) // 2)])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where something stands: positions ``0 .. whole - 1``, or anywhere up to ``reach``.
+
+    Attributes
+    ----------
+    whole : int
+        Number of whole positions, all equally likely.
+    reach : float
+        If above 0, ``far`` of the weight lies evenly on ``0 .. reach`` instead.
+    far : float
+    """
+
+    whole: int
+    reach: float = 0.0
+    far: float = 0.0
+
+    def wave(self, frequency: F64) -> NDArray[np.complex128]:
+        """Mean of ``exp(i * frequency * position)``."""
+        at = np.arange(self.whole)
+        near = np.exp(1j * frequency[..., None] * at).mean(-1)
+        if not self.far:
+            return near
+        angle = frequency * self.reach
+        safe = np.where(np.abs(angle) < 1e-9, 1, angle)
+        even = np.where(np.abs(angle) < 1e-9, 1, (np.exp(1j * angle) - 1) / (1j * safe))
+        return (1 - self.far) * near + self.far * even
+
+
+def turned_moments(mean: F64, second: F64, rope: Rope, spread: Spread) -> tuple[F64, F64]:
+    """Mean and second moment of vectors after each was turned to a random place.
+
+    Pairs become complex numbers, turning a product with ``exp(i angle)``; so every entry of a
+    moment is multiplied by the mean of one wave, whatever the number of positions.
+
+    Parameters
+    ----------
+    mean : (D,)
+    second : (D, D)
+        ``E[x xᵀ]`` before turning.
+    spread : Spread
+        Distribution of the positions, independent of the vectors.
+    """
+    a, b, frequency = rope.pairs(len(mean))
+    z = (mean[a] + 1j * mean[b]) * spread.wave(frequency)
+    moved = np.zeros_like(mean)
+    moved[a], moved[b] = z.real, z.imag
+    aa, bb, ab = second[np.ix_(a, a)], second[np.ix_(b, b)], second[np.ix_(a, b)]
+    plain = (aa + bb + 1j * (ab.T - ab)) * spread.wave(frequency[:, None] - frequency)
+    twice = (aa - bb + 1j * (ab + ab.T)) * spread.wave(frequency[:, None] + frequency)
+    out = np.zeros_like(second)
+    out[np.ix_(a, a)] = (plain + twice).real / 2
+    out[np.ix_(b, b)] = (plain - twice).real / 2
+    cross = (twice - plain).imag / 2
+    out[np.ix_(a, b)], out[np.ix_(b, a)] = cross, cross.T
+    return moved, out
