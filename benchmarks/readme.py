@@ -15,7 +15,7 @@ from typing import Any
 from kakeya_fast.quality.protocol import Setting
 from kakeya_fast.quality.table import cells, explicit
 from kakeya_ref.layout import page_layout
-from kakeya_ref.registry import codec_ids, is_resolved, parse_codec, registry
+from kakeya_ref.registry import codec_ids, is_resolved, parse_codec, registry, spelled
 from kakeya_ref.types import Codec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +41,8 @@ def status() -> list[str]:
     rows = []
     for codec_id in codec_ids():
         codec = parse_codec(codec_id)
-        full = ",".join(f"{n}={v}" for n, v in codec.params)
+        rules = registry()["codecs"][codec_id].get("params", {})
+        full = ",".join(f"{n}={spelled(rules[n], v)}" for n, v in codec.params)
         rows.append(
             (
                 f"[`{codec_id}`](spec/codecs/{codec_id}.md)",

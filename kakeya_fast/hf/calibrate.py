@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,6 +64,16 @@ class Statistics:
         one.mean = one.mean + k.sum(1).cpu().numpy()
         one.keys = one.keys + (k.transpose(1, 2) @ k).cpu().numpy()
         one.queries = one.queries + (q.transpose(1, 2) @ q).cpu().numpy()
+
+
+def added(parts: Sequence[Statistics]) -> Statistics:
+    """Statistics of several texts together, each token counting alike."""
+    out = Statistics(parts[0].ropes, {}, sum(part.tokens for part in parts))
+    for layer in parts[0].sums:
+        ones = [part.sums[layer] for part in parts]
+        names = ("tokens", "mean", "keys", "queries")
+        out.sums[layer] = Sums(*(sum(getattr(one, name) for one in ones) for name in names))
+    return out
 
 
 def statistics(
