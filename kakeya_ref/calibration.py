@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_ref.bands import BAND
-from kakeya_ref.rotation import hadamard
 from kakeya_ref.skeletons import table_body
 from kakeya_ref.tables import signs
 from kakeya_ref.types import Codec
@@ -73,5 +72,6 @@ def solve(moments: Moments, codec: Codec, ridge: float = RIDGE) -> tuple[NDArray
 
 def _turn(d: int) -> F64:
     """Sign flips and a Hadamard transform inside every band, as a matrix."""
-    block = hadamard(np.eye(BAND, dtype=np.float32)).astype(np.float64)
+    pair = np.array([[1.0, 1.0], [1.0, -1.0]]) / np.sqrt(2)
+    block = np.kron(pair, np.kron(pair, pair))
     return np.kron(np.eye(d // BAND), block) * signs(1, d)
