@@ -46,30 +46,21 @@ def shapes(full: bool) -> list[Shape]:
 
 def tunings(shape: Shape, codec: str) -> list[tuple[Tuning | None, int | None]]:
     """Variants that are timed beside the default, on the shapes of 32k tokens."""
-    if shape.context != 32 << 10 or shape.head_dim != 128 or shape.groups != 4:
+    told = shape.context == 32 << 10 and shape.head_dim == 128 and shape.groups == 4
+    if not told or codec not in ("scalar:b=2", "scalar:b=3"):
         return []
-    found: list[tuple[Tuning | None, int | None]] = []
+    found: list[tuple[Tuning | None, int | None]] = [(Tuning(*words), None) for words in VARIANTS]
     if codec == "scalar:b=3":
-        found += [(Tuning(16, 2, 1, 1, 1), n) for n in ((8, 32) if shape.batch == 1 else (4,))]
-        found += [(Tuning(*words), None) for words in VARIANTS]
-    elif codec == "scalar:b=2":
-        found += [(Tuning(16, 2, 1, k, v), None) for k, v in ((0, 0), (0, 1), (1, 0), (1, 1))]
-        found += [(Tuning(8, 2, 2, 1, 1), None)]
-    else:
-        found += [(Tuning(8, 2, 1), None), (Tuning(12, 2, 1), None)]
+        found += [(None, n) for n in ((8, 32) if shape.batch == 1 else (4,))]
     return found
 
 
+# Warps, stages, blocks of a multiprocessor, whether codes of K and of V are looked up.
 VARIANTS = (
-    (16, 2, 1),
-    (16, 2, 1, 0, 1),
+    (16, 2, 1, 0, 0),
     (16, 2, 1, 1, 0),
-    (16, 2, 1, 1, 1),
-    (16, 3, 1, 1, 1),
+    (16, 2, 1, 0, 1),
     (8, 2, 2, 1, 1),
-    (8, 2, 1, 1, 1),
-    (8, 3, 1, 1, 1),
-    (12, 2, 1, 1, 1),
 )
 
 

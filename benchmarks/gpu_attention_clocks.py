@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     argparse.ArgumentParser(description=__doc__).parse_args(argv)
     launcher = CupyLauncher(cuda_device("cuda"))
     for shape in (Shape(32 << 10), Shape(32 << 10, 8), Shape(1 << 10)):
-        for tuned in (None, Tuning(16, 2, 1, 1, 1), Tuning(8, 2, 2, 1, 1)):
+        for tuned in (None, Tuning(16, 2, 1), Tuning(8, 2, 2, 1, 1)):
             print(steps(launcher, shape, "scalar:b=3", tuned), flush=True)
     return 0
 

@@ -108,12 +108,14 @@ class Tuning(NamedTuple):
 
 
 def tuning(layouts: tuple[PageLayout, PageLayout], rows: int, shared: int = 227 << 10) -> Tuning:
-    """What was fastest, or is expected to be, within ``shared`` bytes of a block."""
+    """What was fastest on an H100, within ``shared`` bytes of a block.
+
+    Measured for head dim 128; benchmarks/GPU_ATTENTION.md.
+    """
     d = max(layout.head_dim for layout in layouts)
-    four = any(layout.codec.integer("b") == 4 for layout in layouts)
     # Registers: 128 of a lane suffice for one product of 8 rows and 128 numbers.
     wide = d * _eights(layouts, rows) > 128
-    tuned = Tuning(8 if wide else 16, 2 if four else 3)
+    tuned = Tuning(8 if wide else 16, 2, 1, 1, 1)
     while tuned.warps > 1 and numbers(layouts, 0, rows, tuned).shared > shared:
         tuned = tuned._replace(warps=tuned.warps // 2)
     return tuned

@@ -37,8 +37,7 @@ KAKEYA_FN Queries take_queries(Attend p, const Block& k) {
 }
 
 // Logits of 16 tokens, for every eight of queries: numbers 0 and 1 of token lane / 4, then 2 and 3
-// of the token 8 after it. So the loop over a tile is short, and so is its code: a block that reads
-// little of a context is over before a long program has been fetched.
+// of the token 8 after it.
 using Logits = Lane<float>[TILES_N][4];
 
 KAKEYA_FN void multiply_keys(Attend p, const u8* stage, int token, const Values& values,
