@@ -8,7 +8,18 @@ from dataclasses import dataclass
 TOKENS = 32  # of a page
 HEADS = 8  # KV heads of one layer of an 8B model
 DTYPE = "bfloat16"  # of vectors in and out
-CODECS = ("raw:dtype=bf16", "fp8", "int", "scalar:b=2", "scalar:b=3", "scalar", "d4", "e8")
+CODECS = (
+    "raw:dtype=bf16",
+    "fp8",
+    "int",
+    "scalar:b=2",
+    "scalar:b=3",
+    "scalar",
+    "trellis",
+    "trellis:b=3",
+    "d4",
+    "e8",
+)
 DIMS = (64, 128, 256)
 STEP = {"layers": 32, "heads": HEADS, "batch": 8, "head_dim": 128}
 

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_ref.layout import LATTICE_BLOCK
-from kakeya_ref.tables import gain_grid, gain_midpoints, lattice_step, lloyd_max, signs
+from kakeya_ref.tables import (
+    gain_grid,
+    gain_midpoints,
+    lattice_step,
+    lloyd_max,
+    signs,
+    trellis_values,
+)
 from kakeya_ref.types import PageLayout
 
 SOURCES = Path(__file__).parent / "kernels"
@@ -31,7 +38,9 @@ _SOURCE = {
     "scalar": "scalar.cu",
     "d4": "lattice.cu",
     "e8": "lattice.cu",
+    "trellis": "trellis.cu",
 }
+TRELLIS_LONGEST = 256
 _REFUSED = {
     "raw": ("raw.range", "raw.code.finite"),
     "fp8": ("fp8.scale.up", "fp8.code.nan"),
@@ -39,6 +48,7 @@ _REFUSED = {
     "scalar": ("scale.byte.range", "scale.byte.grid"),
     "d4": ("scale.byte.range", "d4.index.range"),
     "e8": ("scale.byte.range", "e8.index.range"),
+    "trellis": ("scale.byte.range", "scale.byte.grid"),
 }
 
 
@@ -47,6 +57,8 @@ def refusal(layout: PageLayout) -> str:
 
     Rule: backend.support.honest
     """
+    if layout.codec.id == "trellis" and layout.head_dim > TRELLIS_LONGEST:
+        return f"trellis takes head dims up to {TRELLIS_LONGEST}, not {layout.head_dim}"
     return "" if layout.codec.id in _SOURCE else f"no CUDA code for codec {layout.codec.id}"
 
 
@@ -66,7 +78,7 @@ def numbers(layout: PageLayout) -> dict[str, int]:
     found = {"D": layout.head_dim, "P": layout.tokens}
     if codec.id == "raw":
         found["STORED"] = STORED[str(codec["dtype"])]
-    if codec.id in ("int", "scalar"):
+    if codec.id in ("int", "scalar", "trellis"):
         found["B"] = codec.integer("b")
     if codec.id == "int":
         found["G"], found["CHANNEL"] = codec.integer("g"), int(codec["axis"] == "channel")
@@ -115,7 +127,8 @@ def tables(layout: PageLayout) -> NDArray[np.uint32]:
     """Constants of a layout, as the kernels read them.
 
     Rule: scale.byte.grid, scale.byte.reciprocal, scale.byte.midpoint, scalar.table.lloyd-max,
-    signs.splitmix64.top-bit, hadamard.scale.once, d4.step.table, e8.step.table, fp8.scale.up
+    trellis.table.values, signs.splitmix64.top-bit, hadamard.scale.once, d4.step.table,
+    e8.step.table, fp8.scale.up
 
     Returns
     -------
@@ -144,6 +157,8 @@ def tables(layout: PageLayout) -> NDArray[np.uint32]:
     if codec.id == "scalar":
         centroids, thresholds = lloyd_max(codec.integer("b"))
         words += [centroids.view(np.uint32), heap_order(thresholds).view(np.uint32)]
+    if codec.id == "trellis":
+        words.append(trellis_values(codec.integer("b")).view(np.uint32))
     return _frozen(np.concatenate(words))
 
 

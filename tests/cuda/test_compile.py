@@ -29,6 +29,8 @@ CODECS = (
     "int:b=3,g=24,axis=channel",
     "scalar:b=3",
     "scalar:b=8",
+    "trellis",
+    "trellis:b=4",
     "d4",
     "e8",
 )
@@ -36,7 +38,13 @@ CODECS = (
 TYPES = {64: "float32", 128: "bfloat16", 256: "float16", 576: "bfloat16", 1024: "float32"}
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 # The longest vectors on one architecture only: this takes a minute as it is.
-CASES = [(d, arch) for d in TYPES for arch in ARCHITECTURES if d < 1024 or arch == "sm_90"]
+SIZES = [(d, arch) for d in TYPES for arch in ARCHITECTURES if d < 1024 or arch == "sm_90"]
+CASES = [
+    (codec, d, arch)
+    for codec in CODECS
+    for d, arch in SIZES
+    if not params.refusal(page_layout(codec, d, 32))
+]
 FUSED = re.compile(r"__fmaf_rn\((\w+), (\w+), ([\w.]+)\)")
 FUNCTION = re.compile(
     r"Function properties for (\w+)\n\D*(\d+) bytes stack frame, (\d+) bytes spill stores, "
@@ -221,8 +229,7 @@ def compile_with_nvcc(
 
 
 @pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
-@pytest.mark.parametrize(("d", "arch"), CASES)
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(("codec", "d", "arch"), CASES)
 def test_kernels_compile_without_local_memory(codec, d, arch, tmp_path) -> None:
     found = FUNCTION.findall(compile_with_nvcc(codec, d, arch, tmp_path / "cubin"))
     made = unit(codec, d)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import numpy as np
@@ -11,7 +12,7 @@ from kakeya_fast.cuda import host, params
 from kakeya_ref.backend import ReferenceBackend
 from kakeya_ref.errors import Malformed, RangeError, Unsupported
 from kakeya_ref.layout import page_layout
-from kakeya_ref.tables import lloyd_max
+from kakeya_ref.tables import lloyd_max, trellis_labels
 
 HOST, REFERENCE = host.Backend(), ReferenceBackend()
 # Head dims of one, two, three and seven Hadamard blocks, of one to four slabs, of 1 to 32 lanes.
@@ -25,6 +26,10 @@ LAYOUTS = [
     ("scalar:b=1,seed=0", 8, 32),
     ("scalar:b=3", 1016, 16),
     ("scalar:b=2", 1024, 16),
+    ("trellis", 128, 32),
+    ("trellis:b=1,seed=0", 8, 16),
+    ("trellis:b=4", 248, 16),
+    ("trellis:b=7,seed=3", 256, 16),
     ("d4:q=110", 24, 16),
     ("d4:q=1", 512, 16),
     ("e8:q=1", 8, 16),
@@ -56,7 +61,9 @@ def test_equals_the_reference(codec: str, d: int, tokens: int) -> None:
         np.testing.assert_array_equal(got.view(np.uint32), want.view(np.uint32))
 
 
-@pytest.mark.parametrize("codec", ["scalar", "fp8", "int", "int:axis=channel", "raw", "e8"])
+@pytest.mark.parametrize(
+    "codec", ["scalar", "trellis", "fp8", "int", "int:axis=channel", "raw", "e8"]
+)
 def test_patterns_of_16_bits_in_any_strides(codec: str) -> None:
     """What only a tensor interface can hand over: bfloat16, and strides of any kind.
 
@@ -195,3 +202,18 @@ def test_no_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unsupported, match=r"C\+\+ compiler"):
         host.Backend()
+
+
+def test_labels_are_those_of_the_spec() -> None:
+    """The kernels have the columns as a constant, so that their tests vanish in the compiler.
+
+    Rule: trellis.label.linear
+    """
+    text = (params.SOURCES / "trellis.cuh").read_text("utf-8")
+    packed = int(re.search(r"COLUMNS = 0x([0-9a-f]+)u", text)[1], 16)
+    assert [packed >> 4 * j & 15 for j in range(8)] == [trellis_labels()[1 << j] for j in range(8)]
+
+
+def test_long_walks_are_refused() -> None:
+    """Rule: backend.support.honest"""
+    assert "256" in HOST.supports(page_layout("trellis", 264, 16)).reason

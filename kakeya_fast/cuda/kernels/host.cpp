@@ -4,14 +4,16 @@
 #include "lattice.cuh"
 #include "raw.cuh"
 #include "scalar.cuh"
+#include "trellis.cuh"
 
 using namespace kakeya;
 
 namespace {
 
-enum Codec { RAW = 0, FP8 = 1, INT = 2, SCALAR = 3, D4 = 4, E8 = 5 };  // numbers of the registry
+enum Codec { RAW = 0, FP8 = 1, INT = 2, SCALAR = 3, D4 = 4, E8 = 5, TRELLIS = 6 };  // numbers of the registry
 
 alignas(16) thread_local u8 scratch[SCRATCH];
+alignas(16) thread_local u8 walk[WALK];
 
 void encode(int codec, Plan p, const Vectors& x, const u32* tables, const Pages& pages, i64 warp,
             u64* status, bool check) {
@@ -31,6 +33,8 @@ void encode(int codec, Plan p, const Vectors& x, const u32* tables, const Pages&
       return lattice_encode<4>(p, x, tables, pages, warp, scratch, status, check);
     case E8:
       return lattice_encode<8>(p, x, tables, pages, warp, scratch, status, check);
+    case TRELLIS:
+      return trellis_encode(p, x, tables, pages, warp, scratch, walk, status, check);
   }
 }
 
@@ -51,6 +55,8 @@ void decode(int codec, Plan p, const Pages& pages, const u32* tables, const Vect
       return lattice_decode<4>(p, pages, tables, out, warp, status, check);
     case E8:
       return lattice_decode<8>(p, pages, tables, out, warp, status, check);
+    case TRELLIS:  // every byte is a code
+      return check ? void() : trellis_decode(p, pages, tables, out, warp);
   }
 }
 

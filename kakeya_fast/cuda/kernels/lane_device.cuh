@@ -57,6 +57,11 @@ KAKEYA_FN T shuffle_xor(T a, int mask) {
   return __shfl_xor_sync(0xffffffffu, a, mask);
 }
 
+template <class T>
+KAKEYA_FN T shuffle(T a, int from) {
+  return __shfl_sync(0xffffffffu, a, from);
+}
+
 KAKEYA_FN bool any(bool a) { return __any_sync(0xffffffffu, a); }
 KAKEYA_FN void sync_warp() { __syncwarp(); }
 

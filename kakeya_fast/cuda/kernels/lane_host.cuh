@@ -139,6 +139,13 @@ inline Lane<T> shuffle_xor(const Lane<T>& a, int mask) {
   return c;
 }
 
+template <class T>
+inline Lane<T> shuffle(const Lane<T>& a, const Lane<int>& from) {
+  Lane<T> c;
+  for (int i = 0; i < WARP; ++i) c.of[i] = a.of[from.of[i] & (WARP - 1)];
+  return c;
+}
+
 inline bool any(const Lane<bool>& a) {
   bool found = false;
   for (int i = 0; i < WARP; ++i) found |= a.of[i];

@@ -51,11 +51,6 @@ KAKEYA_FN float tanh_of(float x) {
   return 1.0f - __fdividef(2.0f, power2(2.885390082f * x) + 1.0f);
 }
 
-template <class T>
-KAKEYA_FN T shuffle(T a, int from) {
-  return __shfl_sync(0xffffffffu, a, from);
-}
-
 /// The value of one lane, the same for all.
 template <class T>
 KAKEYA_FN T broadcast(T a, int from) {

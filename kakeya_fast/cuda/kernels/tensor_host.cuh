@@ -76,13 +76,6 @@ inline Lane<float> fused(const Lane<float>& a, const Lane<float>& b, const Lane<
 }
 
 template <class T>
-inline Lane<T> shuffle(const Lane<T>& a, const Lane<int>& from) {
-  Lane<T> c;
-  for (int i = 0; i < WARP; ++i) c.of[i] = a.of[from.of[i] & (WARP - 1)];
-  return c;
-}
-
-template <class T>
 inline T broadcast(const Lane<T>& a, int from) {
   return a.of[from & (WARP - 1)];
 }
