@@ -11,6 +11,7 @@ from kakeya_fast.torch_ops.lattice import Lattice
 from kakeya_fast.torch_ops.pages import write_page
 from kakeya_fast.torch_ops.raw import Raw
 from kakeya_fast.torch_ops.scalar import Scalar
+from kakeya_fast.torch_ops.trellis import Trellis
 from kakeya_ref.types import PageLayout
 
 # inductor would otherwise skip the rounding to float16 between two steps of ``int``.
@@ -23,6 +24,7 @@ CODECS = {
     "scalar": Scalar,
     "d4": Lattice,
     "e8": Lattice,
+    "trellis": Trellis,
 }
 
 

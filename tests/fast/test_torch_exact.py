@@ -22,6 +22,9 @@ CODECS = [
         for b, g in ((1, 8), (3, 64), (8, 24))
         for a in ("token", "channel")
     ),
+    "trellis",
+    "trellis:b=1,seed=0",
+    "trellis:b=5",
     *(f"scalar:b={b},seed={b % 3}" for b in range(1, 9)),
     *(f"{c}:q={q}" for c in ("d4", "e8") for q in (1, 2, 7, 10, 63, 110)),
 ]
