@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.gpu_run import Outcome, python
 from kakeya_conformance.runner import run_checks
+from kakeya_fast.cuda import attend_plan, params
 from kakeya_fast.cuda import compile as compiler
-from kakeya_fast.cuda import params
 from kakeya_fast.cuda.compile import Unit
 from kakeya_ref.backend import ReferenceBackend
 from kakeya_ref.types import PageLayout, Support
@@ -29,7 +29,10 @@ class Recorder(ReferenceBackend):
 
     def supports(self, layout: PageLayout) -> Support:
         reason = params.refusal(layout)
-        return Support(False, frozenset(), reason) if reason else Support(True)
+        if reason:
+            return Support(False, frozenset(), reason)
+        more = {"attend"} if not attend_plan.refusal((layout, layout)) else set()
+        return Support(True, frozenset({"decode", "encode", *more}))
 
     def encode(self, x: Any, layout: PageLayout, **options: Any) -> Any:
         if str(getattr(x, "dtype", "")) in params.KINDS:
@@ -41,6 +44,15 @@ class Recorder(ReferenceBackend):
         if basis in ("vectors", "coefficients"):
             self.units[compiler.unit(layout, "float32", "decode", basis)] = None
         return super().decode(pages, layout, **options)
+
+    def attend(self, q: Any, k: Any, v: Any, layouts: Any, *given: Any, **options: Any) -> Any:
+        flags = {name: options.get(name) is not None for name in ("softcap", "window", "bias")}
+        kind, rows = params.KINDS["float32"], q.shape[3]
+        tuned = attend_plan.tuning(layouts, rows)
+        numbers = attend_plan.numbers(layouts, kind, rows, tuned, **flags)
+        made = Unit("attend.cu", numbers.defines(tuned.resident), (attend_plan.ENTRY,))
+        self.units[made] = None
+        return super().attend(q, k, v, layouts, *given, **options)
 
 
 def drawn(profile: str) -> list[Unit]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from kakeya_fast.cuda.attend import Attention
 from kakeya_fast.cuda.launch import Launcher
-from kakeya_ref.errors import Unsupported
+from kakeya_ref.contract import check_attention
+from kakeya_ref.errors import ShapeError, Unsupported
 from kakeya_ref.types import PageLayout
 
 TABLE = ("slots", "first", "length", "since", "frame")
@@ -95,10 +96,38 @@ class Attends:
         """
         if any(options.pop("known", ())):
             raise Unsupported("attend.operand.fits", "no attention kernel reads tables")
+        if paged.frame is not None:
+            return self._by_frames(q, k_pages, v_pages, layouts, paged, scaling, **options)
         flags = {k: options.get(k) is not None for k in ("softcap", "window", "bias")}
         shape = q.shape[0], q.shape[1], q.shape[-2]
         made = self.prepare_attend(layouts, shape, paged.slots.shape[2], q.dtype, **flags)
         return made(q, k_pages, v_pages, paged, scaling, **options)
+
+    def _by_frames(
+        self,
+        q: Tensor,
+        k_pages: Tensor,
+        v_pages: Tensor,
+        layouts: tuple[PageLayout, PageLayout],
+        paged: Any,
+        scaling: float,
+        *,
+        bias: Tensor | None = None,
+        other: tuple[Tensor, Tensor] | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """A launch for each frame, over its pages alone, that merges what came before."""
+        for frame in range(q.shape[2]):
+            slots = torch.where(paged.frame[:, None] == frame, paged.slots, -1)
+            last = frame == q.shape[2] - 1
+            other = self.attend_tensor(
+                q[:, :, frame].contiguous(),
+                *(k_pages, v_pages, layouts, replace(paged, slots=slots, frame=None), scaling),
+                bias=None if bias is None else bias[:, :, frame].contiguous(),
+                other=other,
+                **{k: x for k, x in options.items() if last or k not in ("out", "lse")},
+            )
+        return other
 
 
 def attend_arrays(
@@ -113,6 +142,10 @@ def attend_arrays(
     **options: Any,
 ) -> tuple[Any, Any]:
     """The same on NumPy arrays: queries become float32, results come back as arrays."""
+
+    check_attention(q, options.get("bias"), k_pages, v_pages, layouts, paged)
+    if paged.slots.size and int(paged.slots.max()) >= len(k_pages):
+        raise ShapeError("attend.operand.fits", f"slots end before {len(k_pages)}")
 
     def there(x: Any, dtype: Any) -> Tensor | None:
         return None if x is None else torch.from_numpy(np.array(x, dtype)).to(device)

@@ -300,3 +300,18 @@ def test_the_backend_keeps_one_object_for_each_kind_of_call(launcher) -> None:
     ahead = backend.prepare_attend(case.layouts, (1, 2, 4), 6, q.dtype)
     assert ahead is backend.prepare_attend(case.layouts, (1, 2, 4), 8, q.dtype)
     assert ahead is not backend.prepare_attend(case.layouts, (1, 2, 4), 9, q.dtype)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_suites_checks_of_attention_pass() -> None:
+    """Any shape that the suite draws: frames, windows, soft caps, short and absent pages.
+
+    Rule: attend.operand.fits, attend.row.independent, attend.basis.once
+    """
+    from kakeya_conformance.runner import run_checks
+    from kakeya_fast.cuda.backend import Backend
+
+    backend = Backend(launcher=HostLauncher())
+    report = run_checks(backend, profile="quick", codecs=["scalar"], only="attend")
+    assert report.failures == []
+    assert report.checks["check_attend__is_near_the_ideal"].passed == 15
