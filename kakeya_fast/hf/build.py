@@ -24,8 +24,10 @@ from kakeya_fast.hf.layer import PackedLayer
 from kakeya_fast.hf.options import FULL, check_tables, layer_policies
 from kakeya_fast.hf.plan import Plan
 from kakeya_fast.hf.policy import Policy
+from kakeya_fast.hf.rope import Rope
+from kakeya_fast.hf.rotary import ropes
 from kakeya_ref.errors import Unsupported, UsageError
-from kakeya_ref.registry import parse_codec
+from kakeya_ref.registry import parse_codec, table_kind
 from kakeya_ref.types import Codec
 
 LOG = logging.getLogger("kakeya")
@@ -46,6 +48,7 @@ def build_kakeya_cache(
     metric: Mapping[int, Any] | None = None,
     plan: Plan | str | Path | None = None,
     tables: str | Path | KeyTables | None = None,
+    center: bool = False,
 ) -> KakeyaCache:
     """A packed cache for a model, to be passed as ``past_key_values``.
 
@@ -90,6 +93,9 @@ def build_kakeya_cache(
         take ``k`` and ``v``, and ``exact_layers`` goes before it.
     tables : path or KeyTables, optional
         For keys of ``query``: what ``kakeya calibrate`` wrote for this model.
+    center : bool
+        Code keys less their mean: per row and KV head that of the first page, before rotation,
+        kept in the cache. For models with large key biases that nobody has calibrated.
 
     Returns
     -------
@@ -119,7 +125,8 @@ def build_kakeya_cache(
     kinds, makers = _plan(config)
     chosen = Plan.read(plan) if isinstance(plan, (str, Path)) else plan
     known = load_tables(tables) if isinstance(tables, (str, Path)) else tables
-    policies = layer_policies(policy, kinds, exact_layers, metric, chosen, known)
+    turns = _turns(model, policy, reach) if center else None
+    policies = layer_policies(policy, kinds, exact_layers, metric, chosen, known, turns)
     check_tables([p for p, kind in zip(policies, kinds, strict=True) if kind == FULL], known)
     if known is not None:
         known.check(model)
@@ -129,6 +136,20 @@ def build_kakeya_cache(
     if reach == "packed":
         install(model, config)
     return KakeyaCache(layers, reach, offloading, offload_only_non_sliding, kinds)
+
+
+def _turns(model: PreTrainedModel, policy: Policy, reach: str) -> dict[int, Rope]:
+    """Rotations of all layers, for centred keys.
+
+    Rule: cache.center.option
+    """
+    if table_kind(policy.k) or table_kind(policy.v) or reach == "dense":
+        raise UsageError(
+            "cache.center.option",
+            f"{policy.k}/{policy.v}, {reach} attention: keys are centred for codecs without "
+            "tables, under packed attention",
+        )
+    return ropes(model)
 
 
 def _reach(model: PreTrainedModel, config: Any, attention: str) -> Literal["packed", "dense"]:

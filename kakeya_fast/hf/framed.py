@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kakeya_fast.hf.keytables import LayerTables
-from kakeya_fast.hf.pages import PageStore
-from kakeya_ref.errors import ShapeError, Unsupported
+from kakeya_fast.hf.placed import PlacedStore
+from kakeya_ref.errors import ShapeError
 from kakeya_ref.types import Basis, PageLayout
 
 I64 = NDArray[np.int64]
-UNKNOWN = -1
 
 
-class FramedStore(PageStore):
+class FramedStore(PlacedStore):
     """Packed pages whose keys are coded in frames.
 
     A frame is a run of pages that begins at the position of its first token; with frames of one
@@ -31,8 +30,6 @@ class FramedStore(PageStore):
     Attributes
     ----------
     tables : LayerTables
-    shift : (B,) int64
-        Position in the model minus cache index, of every token of a row.
     """
 
     def __init__(
@@ -50,55 +47,6 @@ class FramedStore(PageStore):
                 "query.tables.match", f"tables are {tables.known.analysis.shape}, keys want {want}"
             )
         self.tables = tables
-        self.shift = np.zeros(batch, np.int64)
-
-    @property
-    def table_nbytes(self) -> int:
-        """Bytes of the page table, with the positions of the rows."""
-        return super().table_nbytes + self.shift.nbytes
-
-    def place(self, starts: I64, places: Tensor | None, length: int) -> None:
-        """Take the model's positions of the newest tokens.
-
-        Rule: query.frame.positions
-
-        Parameters
-        ----------
-        starts : (B,)
-            Cache index of the first real token of each row, ``-1`` where there is none yet.
-        places : (B or 1, Q)
-        length : int
-            Tokens of the cache, with these.
-
-        Raises
-        ------
-        Unsupported
-            No positions, or such that do not go on one by one.
-        """
-        if places is None:
-            raise Unsupported(
-                "query.frame.positions", "this model does not tell its positions to attention"
-            )
-        if places.dim() != 2 or places.shape[0] not in (1, len(starts)):
-            raise Unsupported(
-                "query.frame.positions", f"positions of several axes: {tuple(places.shape)}"
-            )
-        at = places.cpu().numpy().astype(np.int64)
-        at = np.broadcast_to(at, (len(starts), at.shape[1]))
-        index = length - at.shape[1] + np.arange(at.shape[1])
-        shift = np.where(starts == UNKNOWN, self.shift, at[:, -1] - index[-1])
-        real = (starts[:, None] != UNKNOWN) & (index >= starts[:, None])
-        moved = (self.count > 0) & (shift != self.shift)
-        if (real & (at - index != shift[:, None])).any() or moved.any():
-            raise Unsupported("query.frame.positions", "positions of a row must go on one by one")
-        self.shift = shift
-
-    def relocate(self, by: NDArray[np.integer]) -> None:
-        """Let every row begin ``by`` (B,) positions later; no byte of a page changes.
-
-        Rule: query.frame.relocate
-        """
-        self.shift = self.shift + by
 
     def frames(self, a: int, b: int, first: NDArray[Any] | None = None) -> I64:
         """Position where the frame of each page begins: (B, b - a), for slots ``a..b``."""
@@ -124,31 +72,17 @@ class FramedStore(PageStore):
         frames = torch.from_numpy(self.frames(a, b)).to(y.device)
         return FramedKeys(y, self.tables, frames, self.layouts[0].tokens)
 
-    def select(self, rows: Tensor) -> None:
-        """Take these rows of the batch, in this order."""
-        super().select(rows)
-        self.shift = self.shift[rows.cpu().numpy()]
-
-    def table(self) -> Any:
-        """The table with the positions of the rows."""
-        return *super().table(), self.shift
-
-    def restore(self, table: Any) -> None:
-        """Forget the pages and positions that came after :meth:`table`."""
-        self.shift = table[3]
-        super().restore(table[:3])
-
     def _encode(
-        self, x: Tensor, layout: PageLayout, backend: Any, rows: Any, first: Any, slot: int
+        self, stream: int, x: Tensor, backend: Any, rows: Any, first: Any, slot: int
     ) -> Tensor:
-        if layout is not self.layouts[0]:
-            return super()._encode(x, layout, backend, rows, first, slot)
+        if stream == 1:
+            return super()._encode(stream, x, backend, rows, first, slot)
         frames = self.frames(slot, slot + x.shape[1], self._grown(first, slot + x.shape[1]))[rows]
         starts = torch.from_numpy(frames).to(x.device)[:, :, None, None]
         places = starts + _inside(self.tables.frame, x.shape[3], x.device)
         framed = self.tables.framed(x, places).flatten(0, 2)
         known = self.tables.of_pages(x.shape[0] * x.shape[1])
-        return backend.encode_tensor(framed, layout, tables=known)
+        return backend.encode_tensor(framed, self.layouts[0], tables=known)
 
     def _grown(self, first: I64, slots: int) -> NDArray[Any]:
         """First cache indices of all pages, as they will be once pages from ``first`` on are in."""

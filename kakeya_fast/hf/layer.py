@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from kakeya_fast.hf.attention import attend, check
+from kakeya_fast.hf.placed import PlacedStore
 from kakeya_fast.hf.policy import Policy
 from kakeya_fast.hf.state import UNKNOWN, LayerState
 from kakeya_fast.hf.step import Step
@@ -144,7 +145,7 @@ class PackedLayer(CacheLayerMixin):
             self.prefetch()
             if not self.reads:
                 starts = self._starts(mask)
-                if self.policy.keys is not None:
+                if isinstance(self.state.pages, PlacedStore):
                     self.state.pages.place(starts, places, self.state.length)
                 self.state.settle(starts)
             self.newest = new

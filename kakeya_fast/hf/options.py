@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kakeya_fast.hf.keytables import KeyTables, LayerTables
 from kakeya_fast.hf.plan import Plan
 from kakeya_fast.hf.policy import Policy
+from kakeya_fast.hf.rope import Rope
 from kakeya_ref.errors import ShapeError, UsageError
 from kakeya_ref.registry import parse_codec, table_kind
 from kakeya_ref.types import Codec
@@ -31,6 +32,7 @@ def layer_policies(
     metric: Mapping[int, Any] | None = None,
     plan: Plan | None = None,
     tables: KeyTables | None = None,
+    center: Mapping[int, Rope] | None = None,
 ) -> list[Policy]:
     """The policy of every model layer.
 
@@ -68,6 +70,7 @@ def layer_policies(
             v=parse_codec(v),
             metric=None if i in exact else factors.get(i),
             keys=_keys(parse_codec(k), tables, i),
+            center=None if i in exact else (center or {}).get(i),
         )
         for i in range(len(kinds))
         for k, v in [exactly if i in exact else planned.get(i, (policy.k, policy.v))]

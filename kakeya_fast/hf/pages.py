@@ -73,10 +73,10 @@ class PageStore(PageTable):
             for done in range(0, n, ENCODE):
                 m = min(ENCODE, n - done)
                 at = start + done * size
-                for x, layout, span in zip(exact, self.layouts, self.spans, strict=True):
+                for stream, x in enumerate(exact):
                     part = x[rows, :, at : at + m * size].unflatten(2, (m, size)).transpose(1, 2)
-                    body = self._encode(part, layout, backend, rows, first, slot + done)
-                    bodies[rows, slot + done : slot + done + m, :, span] = body.view(
+                    body = self._encode(stream, part, backend, rows, first, slot + done)
+                    bodies[rows, slot + done : slot + done + m, :, self.spans[stream]] = body.view(
                         *part.shape[:3], -1
                     )
         # From here on nothing can fail.
@@ -96,10 +96,10 @@ class PageStore(PageTable):
         return out.view(part.shape[0], part.shape[1], -1, layout.head_dim)
 
     def _encode(
-        self, x: Tensor, layout: PageLayout, backend: Any, rows: Any, first: Any, slot: int
+        self, stream: int, x: Tensor, backend: Any, rows: Any, first: Any, slot: int
     ) -> Tensor:
         """Bodies of pages (R, m, H, P, D) of some rows, from slot ``slot`` on."""
-        return backend.encode_tensor(x.flatten(0, 2), layout)
+        return backend.encode_tensor(x.flatten(0, 2), self.layouts[stream])
 
     def select(self, rows: Tensor) -> None:
         """Take these rows of the batch, in this order."""

@@ -15,10 +15,12 @@ import kakeya_fast
 from kakeya_fast import env, registry
 from kakeya_fast.bridge import TensorBridge
 from kakeya_fast.hf.blocks import BlockStore
+from kakeya_fast.hf.centered import CenteredStore
 from kakeya_fast.hf.fits import Fitter, check_metric
 from kakeya_fast.hf.framed import FramedStore
 from kakeya_fast.hf.keytables import LayerTables
 from kakeya_fast.hf.pages import PageStore
+from kakeya_fast.hf.rope import Rope
 from kakeya_ref.errors import Unsupported, UsageError
 from kakeya_ref.layout import page_layout
 from kakeya_ref.registry import is_resolved, parse_codec, resolved, table_kind
@@ -53,6 +55,8 @@ class Policy:
         For keys of a fitted codec; see :func:`kakeya_fast.hf.query_metric`.
     keys : LayerTables, optional
         Of ``query``: the tables of the layer.
+    center : Rope, optional
+        Keys are coded less the mean of their row's first page; the rotation of the layer.
     """
 
     k: Codec
@@ -64,6 +68,7 @@ class Policy:
     residual: int = 0
     metric: NDArray[np.float64] | None = field(default=None, compare=False)
     keys: LayerTables | None = field(default=None, compare=False)
+    center: Rope | None = None
 
     def __post_init__(self) -> None:
         for name in ("sinks", "residual"):
@@ -108,6 +113,8 @@ class Policy:
         check_metric(self.metric, heads, layouts[0].head_dim)
         if self.keys is not None:
             return FramedStore(batch, heads, layouts, device, self.keys)
+        if self.center is not None:
+            return CenteredStore(batch, heads, layouts, device, self.center)
         if not table_kind(self.k) and not table_kind(self.v):
             return PageStore(batch, heads, layouts, device)
         k = Fitter(self.k, layouts[0], self.metric)

@@ -38,7 +38,7 @@ class Rope:
         Parameters
         ----------
         x : (..., D)
-        positions : integer or float, broadcasting to the leading axes of ``x``
+        positions : integer or float, broadcasting with the leading axes of ``x``
 
         Returns
         -------
@@ -56,7 +56,9 @@ class Rope:
         else:
             a, b = x[..., :n], x[..., n : 2 * n]
             both = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
-        return torch.cat([both, x[..., 2 * n :]], -1)
+        # Positions may have axes that the vectors lack.
+        rest = x[..., 2 * n :].expand(*both.shape[:-1], -1)
+        return torch.cat([both, rest], -1)
 
     def pairs(self, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], F64]:
         """Indices of both numbers of every pair of ``size`` numbers, and its frequency.
