@@ -1,7 +1,8 @@
 """Attention over packed pages, tile by tile, with an online softmax.
 
-Nothing here grows with the context except the packed bytes that are read: a tile of pages is
-decoded once, used by every query that may see it, and dropped. Everything is computed in the
+Nothing here grows with the context except the packed bytes that are read. In a decode step the
+backend's own attention reads the pages where they lie; elsewhere a tile of pages is decoded once,
+used by every query that may see it, and dropped. Everything is computed in the
 coded basis, which costs one rotation per query instead of one per cached token.
 """
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kakeya_fast.hf import fused
 from kakeya_fast.hf.basis import rotation
 from kakeya_fast.hf.framed import FramedKeys, FramedStore
 from kakeya_ref.errors import ShapeError
@@ -62,9 +64,13 @@ def attend(
     (B, Q, H * G, Dv), dtype of ``query``. A query that may look at nothing gets zeros.
     """
     run = _Run(state, query, mask, scaling, softcap, s_aux)
-    per_tile = max(1, TILE // state.policy.page_tokens)
-    for a in range(0, state.pages.used, per_tile):
-        _read_pages(run, a, min(a + per_tile, state.pages.used))
+    packed = fused.partial(state, run.q, mask, scaling, softcap, run.backend)
+    if packed is not None:
+        run.join(*packed)
+    else:
+        per_tile = max(1, TILE // state.policy.page_tokens)
+        for a in range(0, state.pages.used, per_tile):
+            _read_pages(run, a, min(a + per_tile, state.pages.used))
     # Narrow tiles: the block around the diagonal is mostly invisible in wide ones.
     for i0, i1 in run.query_tiles(4 * state.policy.page_tokens):
         _read_exact(run, i0, i1)
@@ -219,6 +225,18 @@ class _Run:
     def to_device(self, host: NDArray[np.int64]) -> Tensor:
         """A small host array beside the queries."""
         return torch.from_numpy(np.ascontiguousarray(host)).to(self.q.device)
+
+    def join(self, out: Tensor, lse: Tensor) -> None:
+        """Take in a partial (B, H, G, Q, E) and (B, H, G, Q) of other tokens, all queries.
+
+        Rule: attend.merge
+        """
+        lse = lse[..., None]
+        top = torch.maximum(self.top, lse)
+        pivot = top.masked_fill(top == -torch.inf, 0)
+        decay, weight = (self.top - pivot).exp_(), (lse - pivot).exp_()
+        self.top, self.sum = top, self.sum * decay + weight
+        self.acc = torch.addcmul(self.acc * decay, out, weight)
 
     def fold(
         self,

@@ -21,7 +21,7 @@ from kakeya_fast.hf.cache import KakeyaCache
 from kakeya_fast.hf.interface import install, takes_registry
 from kakeya_fast.hf.keytables import KeyTables, load_tables
 from kakeya_fast.hf.layer import PackedLayer
-from kakeya_fast.hf.options import FULL, check_tables, layer_policies
+from kakeya_fast.hf.options import FULL, check_tables, layer_policies, sliding_policies
 from kakeya_fast.hf.plan import Plan
 from kakeya_fast.hf.policy import Policy
 from kakeya_fast.hf.rope import Rope
@@ -49,12 +49,13 @@ def build_kakeya_cache(
     plan: Plan | str | Path | None = None,
     tables: str | Path | KeyTables | None = None,
     center: bool = False,
+    sliding: Literal["library", "pack"] = "library",
 ) -> KakeyaCache:
     """A packed cache for a model, to be passed as ``past_key_values``.
 
-    Full-attention layers are packed. Sliding, chunked, linear and shared layers are the
-    library's own. The model's attention is switched to ``kakeya_sdpa`` or ``kakeya_eager``,
-    which serve every other cache as before.
+    Full-attention layers are packed. Sliding layers are the library's own unless asked for;
+    chunked, linear and shared layers always are. The model's attention is switched to
+    ``kakeya_sdpa`` or ``kakeya_eager``, which serve every other cache as before.
 
     Rule: cache.plan.library, cache.model.eval, cache.attend.logged
 
@@ -96,6 +97,9 @@ def build_kakeya_cache(
     center : bool
         Code keys less their mean: per row and KV head that of the first page, before rotation,
         kept in the cache. For models with large key biases that nobody has calibrated.
+    sliding : str
+        ``library`` leaves sliding-window layers to the library. ``pack`` packs them as well; whole
+        pages leave as the window moves on. Sinks of such a layer are only seen inside the window.
 
     Returns
     -------
@@ -132,6 +136,10 @@ def build_kakeya_cache(
         known.check(model)
         if reach == "dense":
             raise Unsupported("query.attend.frame", "query needs packed attention")
+    if sliding not in ("library", "pack"):
+        raise UsageError("cache.option.range", f"sliding={sliding!r}: library or pack")
+    if sliding == "pack":
+        policies = sliding_policies(policies, kinds, [m.keywords for m in makers], reach)
     layers = _layers(config, kinds, makers, policies, model.device)
     if reach == "packed":
         install(model, config)
@@ -195,13 +203,13 @@ def _layers(
 ) -> list[Any]:
     layers: list[Any] = []
     for index, (kind, make, policy) in enumerate(zip(kinds, makers, policies, strict=True)):
-        if kind == FULL:
+        if kind == FULL or policy.window is not None:
             for size in _head_dims(config.per_layer_config[index]):
                 policy.open(device, policy.layouts(size, size))
             layers.append(PackedLayer(policy, _readers(config, index)))
         else:
             layers.append(make())
-    if FULL not in kinds:
+    if not any(isinstance(layer, PackedLayer) for layer in layers):
         LOG.warning("[cache.plan.library] no full-attention layer: nothing of this model is packed")
     return layers
 

@@ -66,6 +66,16 @@ class KakeyaCache(Cache):
             self.step.enter(layer_idx, Borrowed(layer))
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove tokens from the end of every layer, or of none.
+
+        Rule: cache.crop.window
+        """
+        for layer in self.layers:
+            if isinstance(layer, PackedLayer):
+                layer.check_crop(tokens_to_remove)
+        super().crop(tokens_to_remove)
+
     def __iter__(self) -> Iterator[tuple[Tensor | None, Tensor | None, Tensor | None]]:
         for layer in self.layers:
             if isinstance(layer, PackedLayer):

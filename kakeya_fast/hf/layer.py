@@ -97,6 +97,8 @@ class PackedLayer(CacheLayerMixin):
             if self.state is not None:
                 self.prefetch()
                 self._finish()
+                # Not earlier: while a forward may still be refused, nothing leaves.
+                self.state.slide(RECORD if self.record_past else 0)
             self.step.enter(self.index, self)
             self._check(key_states, value_states)
             if self.state is None:
@@ -212,13 +214,37 @@ class PackedLayer(CacheLayerMixin):
             )
         if self.state is None:
             return
+        self.check_crop(tokens_to_remove)
         self._finish()
         if tokens_to_remove:
             self.state.crop(max(0, self.state.length + tokens_to_remove))
         self.state.trim()
 
+    def check_crop(self, tokens_to_remove: int) -> None:
+        """Refuse a crop after which a query would see tokens that have left the window.
+
+        Rule: cache.crop.window
+
+        Raises
+        ------
+        Unsupported
+        """
+        window = self.policy.window
+        if self.state is None or window is None:
+            return
+        length = max(0, self.state.length + tokens_to_remove)
+        if length - window + 1 < self.state.left and length:
+            raise Unsupported(
+                "cache.crop.window",
+                f"tokens up to {self.state.left} have left; a crop to {length} would need those "
+                f"from {length - window + 1} on",
+            )
+
     def dense(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """K and V (B, H, T, D) of all tokens, the packed ones decoded; a copy, not kept."""
+        """K and V (B, H, T, D) of all tokens, the packed ones decoded; a copy, not kept.
+
+        What has left a sliding window is zero.
+        """
         return self.state.dense() if self.state else (None, None)
 
     def reset(self) -> None:

@@ -15,7 +15,7 @@ from kakeya_fast.hf.keytables import KeyTables, LayerTables
 from kakeya_fast.hf.plan import Plan
 from kakeya_fast.hf.policy import Policy
 from kakeya_fast.hf.rope import Rope
-from kakeya_ref.errors import ShapeError, UsageError
+from kakeya_ref.errors import ShapeError, Unsupported, UsageError
 from kakeya_ref.registry import parse_codec, table_kind
 from kakeya_ref.types import Codec
 
@@ -23,6 +23,8 @@ LOG = logging.getLogger("kakeya")
 
 # The library's name of the layers that are packed.
 FULL = "full_attention"
+# Those that can be, too.
+SLIDING = "sliding_attention"
 
 
 def layer_policies(
@@ -115,6 +117,34 @@ def check_tables(policies: Sequence[Policy], tables: KeyTables | None) -> None:
 def _keys(codec: Codec, tables: KeyTables | None, index: int) -> LayerTables | None:
     """Tables of a layer whose keys are coded by ``query``."""
     return tables.layers.get(index) if tables is not None and codec.id == "query" else None
+
+
+def sliding_policies(
+    policies: list[Policy], kinds: Sequence[str], options: Sequence[Mapping[str, Any]], reach: str
+) -> list[Policy]:
+    """The same policies, with the window of every sliding layer, which is then packed.
+
+    Parameters
+    ----------
+    options : sequence of dict
+        What the library's own cache layers are made with.
+
+    Raises
+    ------
+    Unsupported
+        Codecs with tables, dense reading.
+    """
+    out = list(policies)
+    for i, (policy, kind) in enumerate(zip(policies, kinds, strict=True)):
+        if kind == SLIDING:
+            tabled = table_kind(policy.k) or table_kind(policy.v) or policy.center is not None
+            if tabled or reach != "packed":
+                raise Unsupported(
+                    "cache.window.leave",
+                    "sliding layers are packed in codecs without tables or centring, and read from pages",
+                )
+            out[i] = replace(policy, window=int(options[i]["sliding_window"]))
+    return out
 
 
 def _index(value: Any, count: int, option: str, lowest: int | None = None) -> int:

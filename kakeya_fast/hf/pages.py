@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,35 @@ from kakeya_ref.types import Basis, PageLayout
 
 # Pages per encoder call: bounds the gathered copy of a long prefill.
 ENCODE = 32
+
+
+@dataclass(eq=False)
+class BlockTable:
+    """Where the pages of every row and head lie, for attention that reads them in place.
+
+    Attributes
+    ----------
+    slots : (B, H, N) int32
+        Row of the pools; -1 where a row has no page.
+    first, length : (B, N) int32
+        Those of the page table, which are replaced and never changed in place.
+    room : int
+        Slots of a row when this was made.
+    """
+
+    slots: NDArray[np.int32]
+    first: NDArray[np.int32]
+    length: NDArray[np.int32]
+    room: int
+    _there: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict)
+
+    def on(self, device: torch.device) -> tuple[Tensor, ...]:
+        """First, length and slots on a device, moved once."""
+        if device not in self._there:
+            arrays = (self.first, self.length, self.slots)
+            with torch.inference_mode(False):
+                self._there = {device: tuple(torch.from_numpy(x).to(device) for x in arrays)}
+        return self._there[device]
 
 
 class PageStore(PageTable):
@@ -41,6 +71,7 @@ class PageStore(PageTable):
             slice(layouts[0].nbytes, layouts[0].nbytes + layouts[1].nbytes),
         )
         self.bodies = _bytes((batch, 0, heads, self.spans[1].stop), device)
+        self._table: BlockTable | None = None
 
     def append(
         self,
@@ -101,6 +132,52 @@ class PageStore(PageTable):
         """Bodies of pages (R, m, H, P, D) of some rows, from slot ``slot`` on."""
         return backend.encode_tensor(x.flatten(0, 2), self.layouts[stream])
 
+    def slide(self, limit: int) -> int:
+        """Let go of the whole pages before cache index ``limit``, but for the last one of a row.
+
+        Rule: cache.window.leave
+
+        Returns
+        -------
+        int
+            Cache index after the last token that left; 0 if none did.
+        """
+        slots = np.arange(self.first.shape[1])
+        ends = self.first + self.length
+        done = (slots < self.count[:, None] - 1) & (ends <= limit)
+        drop = done.sum(1)
+        if not drop.any():
+            return 0
+        gone = int(ends[done].max())
+        count = (self.count - drop).astype(np.int32)
+        order = np.minimum(np.arange(count.max()) + drop[:, None], len(slots) - 1)
+        rows = np.arange(len(order))[:, None]
+        there = np.arange(count.max()) < count[:, None]
+        with torch.inference_mode(False):
+            index = torch.from_numpy(order).to(self.bodies.device)
+            self.bodies = self.bodies[torch.from_numpy(rows).to(index.device), index]
+        self.first = np.where(there, self.first[rows, order], 0)
+        self.length = np.where(there, self.length[rows, order], 0)
+        self.count = count
+        return gone
+
+    def block_table(self) -> BlockTable:
+        """Where the pages lie in :meth:`pools`; made anew only after the pages have changed."""
+        known, room = self._table, self.bodies.shape[1]
+        same = known is not None and known.room == room
+        if not (same and known.first is self.first and known.length is self.length):
+            batch, _, heads, _ = self.bodies.shape
+            row, head, page = np.ogrid[:batch, :heads, : self.first.shape[1]]
+            place = (row * room + page) * heads + head
+            there = np.where(page < self.count[:, None, None], place, -1).astype(np.int32)
+            self._table = BlockTable(there, self.first, self.length, room)
+        return self._table
+
+    def pools(self) -> tuple[Tensor, Tensor]:
+        """All K bodies and all V bodies, (S, nbytes), rows strided; views."""
+        flat = self.bodies.view(-1, self.bodies.shape[3])
+        return flat[:, self.spans[0]], flat[:, self.spans[1]]
+
     def select(self, rows: Tensor) -> None:
         """Take these rows of the batch, in this order."""
         host = rows.cpu().numpy()
@@ -115,6 +192,11 @@ class PageStore(PageTable):
     def held(self, stream: int) -> Counter[PageLayout]:
         """How many page bodies of which layout are in use."""
         return Counter({self.layouts[stream]: int(self.count.sum()) * self.bodies.shape[2]})
+
+    @property
+    def table_nbytes(self) -> int:
+        """Bytes of the page table, and of the places that attention has asked for."""
+        return super().table_nbytes + (0 if self._table is None else self._table.slots.nbytes)
 
     @property
     def skeletons_nbytes(self) -> int:

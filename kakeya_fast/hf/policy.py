@@ -51,6 +51,8 @@ class Policy:
         ``packed``: attention reads pages. ``dense``: ``update`` returns decoded tensors.
     residual : int
         Recent tokens of every row that are read exactly, besides those of the newest page.
+    window : int, optional
+        Of a sliding layer: a query sees itself and the tokens before it, that many in all.
     metric : (H, D, D) float64, optional
         For keys of a fitted codec; see :func:`kakeya_fast.hf.query_metric`.
     keys : LayerTables, optional
@@ -66,6 +68,7 @@ class Policy:
     backend: str = "auto"
     attention: Attention = "packed"
     residual: int = 0
+    window: int | None = None
     metric: NDArray[np.float64] | None = field(default=None, compare=False)
     keys: LayerTables | None = field(default=None, compare=False)
     center: Rope | None = None

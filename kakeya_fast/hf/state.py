@@ -30,6 +30,8 @@ class LayerState:
         Cache index of the first real token of each row, ``-1`` until there is one.
     length : int
         Tokens seen, padding included.
+    left : int
+        Tokens below this index may have left a sliding window.
     settled : int
         Tokens below this index are packed, sinks, padding, or too recent to be packed.
     step_from : (B,) int64
@@ -47,7 +49,7 @@ class LayerState:
         self.sink_v = v.new_zeros(*v.shape[:2], policy.sinks, v.shape[-1])
         self.starts = np.full(k.shape[0], UNKNOWN, np.int64)
         self.step_from = np.zeros(k.shape[0], np.int64)
-        self.length = self.settled = self.tail_from = 0
+        self.length = self.settled = self.tail_from = self.left = 0
 
     @property
     def batch(self) -> int:
@@ -114,6 +116,15 @@ class LayerState:
             need = min(need, max(self.tail_from, self.length - keep))
         if need > self.tail_from:
             self._keep_tail(need, self.length)
+
+    def slide(self, keep: int = 0) -> None:
+        """Let pages go that no query from here on sees, nor any after a crop of ``keep``.
+
+        Rule: cache.window.leave
+        """
+        if self.policy.window is not None:
+            left = self.pages.slide(self.length - keep - self.policy.window + 1)
+            self.left = max(self.left, left)
 
     def crop(self, length: int) -> None:
         """Forget every token from cache index ``length`` on.

@@ -8,19 +8,20 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from kakeya_fast.numba_cpu import narrow, wide
 from kakeya_fast.numba_cpu.jit import Kernel
 from kakeya_fast.numba_cpu.lanes import NONE
 from kakeya_fast.numba_cpu.softmax import weigh
-from kakeya_fast.numba_cpu.threads import one_at_a_time
+from kakeya_fast.numba_cpu.threads import share
 from kakeya_ref.types import Paged, PageLayout
 
 F32 = NDArray[np.float32]
 # Pages worth a piece of their own.
 GRAIN = 16
+# Numbers below which waking a second thread costs more than it saves.
+SMALL = 1 << 17
 
 # What the body below calls, bound anew for every pair of sides; see :func:`_kernel`.
 k_scratch, k_load, k_read, k_products = narrow.scratch, narrow.load, narrow.read, narrow.products
@@ -41,67 +42,67 @@ class Numbers(NamedTuple):
 
 
 def _attend(
-    q, out, bias, k_pages, v_pages, kp, vp, slots, first, length, since, frame, origin, n, bad
-):
-    """Partials of all pieces: out (pieces, B, H, M, E + 1) is written, lse in its last column.
+    q, out, bias, k_pages, v_pages, kp, vp, slots, first, length, since, frame, origin, n,
+    worker, bad,
+):  # fmt: skip
+    """Partials of one worker's pieces: out (pieces, B, H, M, E + 1), log-sum-exps last.
 
     Rule: attend.visible.page, attend.visible.window, attend.row.independent
     """
     rows, heads, _, m, _ = q.shape
     workers = len(bad)
-    for worker in prange(workers):
-        ks = k_scratch(kp, m, n.tokens, n.k_size)
-        vs = v_scratch(vp, m, n.tokens, n.v_size)
-        x = np.empty((m, n.tokens), np.float32)
-        acc = np.empty((m, n.v_size), np.float32)
-        top, total = np.empty(m, np.float32), np.empty(m, np.float64)
-        low, high = np.empty(n.queries, np.int64), np.empty(n.queries, np.int64)
-        for item in range(worker, rows * heads * n.pieces, workers):
-            piece, pair = item // (rows * heads), item % (rows * heads)
-            b, h = pair // heads, pair % heads
-            acc[:] = 0
-            top[:] = -np.inf
-            total[:] = 0
-            loaded = np.int64(-1)
-            pages = slots.shape[2]
-            for page in range(piece * pages // n.pieces, (piece + 1) * pages // n.pieces):
-                slot = np.int64(slots[b, h, page])
-                start = np.int64(first[b, page])
-                newest = np.int64(0)
-                for i in range(n.queries):
-                    index = np.int64(origin[b]) + i
-                    high[i] = min(np.int64(length[b, page]), index - start + 1)
-                    high[i] = high[i] if index >= since[b, page] else 0
-                    low[i] = max(0, index - n.window + 1 - start) if n.window else 0
-                    newest = max(newest, high[i] - low[i])
-                if slot < 0 or newest <= 0:
-                    continue
-                f = np.int64(frame[b, page])
-                if f != loaded:
-                    k_load(kp, ks, q[b, h, f])
-                    loaded = f
-                if not k_read(kp, ks, k_pages[slot]):
-                    bad[worker, 0] = min(bad[worker, 0], slot)
-                k_products(kp, ks, k_pages[slot], x)
-                for r in range(m):
-                    i = r % n.queries
-                    top[r], total[r] = weigh(
-                        x[r], low[i], high[i], n.scaling, bias[b, h, f, r], n.softcap,
-                        top[r], total[r], acc[r],
-                    )  # fmt: skip
-                if not v_read(vp, vs, v_pages[slot]):
-                    bad[worker, 1] = min(bad[worker, 1], slot)
-                v_gather(vp, vs, v_pages[slot], x, acc)
+    ks = k_scratch(kp, m, n.tokens, n.k_size)
+    vs = v_scratch(vp, m, n.tokens, n.v_size)
+    x = np.empty((m, n.tokens), np.float32)
+    acc = np.empty((m, n.v_size), np.float32)
+    top, total = np.empty(m, np.float32), np.empty(m, np.float64)
+    low, high = np.empty(n.queries, np.int64), np.empty(n.queries, np.int64)
+    for item in range(worker, rows * heads * n.pieces, workers):
+        piece, pair = item // (rows * heads), item % (rows * heads)
+        b, h = pair // heads, pair % heads
+        acc[:] = 0
+        top[:] = -np.inf
+        total[:] = 0
+        loaded = np.int64(-1)
+        pages = slots.shape[2]
+        for page in range(piece * pages // n.pieces, (piece + 1) * pages // n.pieces):
+            slot = np.int64(slots[b, h, page])
+            start = np.int64(first[b, page])
+            newest = np.int64(0)
+            for i in range(n.queries):
+                index = np.int64(origin[b]) + i
+                high[i] = min(np.int64(length[b, page]), index - start + 1)
+                high[i] = high[i] if index >= since[b, page] else 0
+                low[i] = max(0, index - n.window + 1 - start) if n.window else 0
+                newest = max(newest, high[i] - low[i])
+            if slot < 0 or newest <= 0:
+                continue
+            f = np.int64(frame[b, page])
+            if f != loaded:
+                k_load(kp, ks, q[b, h, f])
+                loaded = f
+            if not k_read(kp, ks, k_pages[slot]):
+                bad[worker, 0] = min(bad[worker, 0], slot)
+            k_products(kp, ks, k_pages[slot], x)
             for r in range(m):
-                own = out[piece, b, h, r]
-                if total[r] > 0:
-                    one = np.float32(1 / total[r])
-                    for i in range(n.v_size):
-                        acc[r, i] *= one
-                    own[n.v_size] = top[r] + np.float32(np.log(total[r]))
-                else:
-                    own[n.v_size] = -np.inf
-                v_finish(vp, acc[r], own[: n.v_size])
+                i = r % n.queries
+                top[r], total[r] = weigh(
+                    x[r], low[i], high[i], n.scaling, bias[b, h, f, r], n.softcap,
+                    top[r], total[r], acc[r],
+                )  # fmt: skip
+            if not v_read(vp, vs, v_pages[slot]):
+                bad[worker, 1] = min(bad[worker, 1], slot)
+            v_gather(vp, vs, v_pages[slot], x, acc)
+        for r in range(m):
+            own = out[piece, b, h, r]
+            if total[r] > 0:
+                one = np.float32(1 / total[r])
+                for i in range(n.v_size):
+                    acc[r, i] *= one
+                own[n.v_size] = top[r] + np.float32(np.log(total[r]))
+            else:
+                own[n.v_size] = -np.inf
+            v_finish(vp, acc[r], own[: n.v_size])
 
 
 def run(
@@ -127,6 +128,8 @@ def run(
     allowed = numba.get_num_threads()
     pieces = _pieces(rows * heads, max(1, pages // GRAIN), allowed)
     workers = min(allowed, rows * heads * pieces)
+    if rows * heads * pages * layouts[0].tokens * size < SMALL:
+        pieces = workers = 1
     parts = np.empty((pieces, rows, heads, m, size + 1), np.float32)
     bad = np.full((workers, 2), NONE)
     numbers = Numbers(
@@ -139,12 +142,8 @@ def run(
     table = (np.asarray(x, dtype=np.int32) for x in words)
     origin = np.asarray(paged.origin, dtype=np.int64)
     pools = k_pages.view(np.uint64), v_pages.view(np.uint64)
-    with one_at_a_time:
-        numba.set_num_threads(workers)
-        try:
-            kernel(q, parts, bias, *pools, k.plan, v.plan, *table, origin, numbers, bad)
-        finally:
-            numba.set_num_threads(allowed)
+    given = (q, parts, bias, *pools, k.plan, v.plan, *table, origin, numbers)
+    share(workers, lambda worker: kernel(*given, worker, bad))
     first_bad = int(bad[:, 0].min()), int(bad[:, 1].min())
     return *_merge(parts), first_bad
 
@@ -196,4 +195,4 @@ def _kernel(k_name: str, v_name: str, k: Any, v: Any, k_read: Any, v_read: Any) 
     # numba files compiled code under this name.
     made = FunctionType(_attend.__code__, {**globals(), **bound}, name)
     made.__qualname__, made.__module__ = name, __name__
-    return Kernel(made)
+    return Kernel(made, parallel=False)

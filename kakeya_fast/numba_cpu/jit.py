@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -24,21 +25,31 @@ def serial(function: Callable[..., Any]) -> Any:
 
 
 class Kernel:
-    """A multi-threaded entry point, compiled once per element type of its first two arguments.
+    """An entry point, compiled once per element type of its first two arguments.
+
+    It uses numba's threads unless told otherwise.
 
     Arguments are ``(source, target, ..., err)``. Arrays are declared strided, and read-only but
     for target and ``err``, so that contiguous, strided, frozen and writable arguments share one
     compiled function.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], parallel: bool = True) -> None:
         with kernel_cache():
-            self.dispatcher = njit(parallel=True, cache=True, **OPTIONS)(function)
+            self.dispatcher = njit(parallel=parallel, cache=True, **OPTIONS)(function)
+        self._one_at_a_time = threading.Lock()
         self._compiled: set[tuple[np.dtype, np.dtype]] = set()
 
     def __call__(self, source: np.ndarray, target: np.ndarray, *rest: Any) -> Any:
         key = (source.dtype, target.dtype)
         if key not in self._compiled:
+            self._compile(key, source, target, *rest)
+        return self.dispatcher(source, target, *rest)
+
+    def _compile(self, key: Any, source: np.ndarray, target: np.ndarray, *rest: Any) -> None:
+        with self._one_at_a_time:
+            if key in self._compiled:
+                return
             self.dispatcher.disable_compile(False)
             *tables, err = rest
             signature = [_declared(source, True), _declared(target, False)]
@@ -46,7 +57,6 @@ class Kernel:
             self.dispatcher.compile(tuple(signature))
             self.dispatcher.disable_compile()
             self._compiled.add(key)
-        return self.dispatcher(source, target, *rest)
 
 
 def _declared(arg: Any, readonly: bool) -> Any:
