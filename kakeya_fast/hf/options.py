@@ -141,7 +141,7 @@ def sliding_policies(
             if tabled or reach != "packed":
                 raise Unsupported(
                     "cache.window.leave",
-                    "sliding layers are packed in codecs without tables or centring, and read from pages",
+                    "sliding layers are packed without tables and centring, and read from pages",
                 )
             out[i] = replace(policy, window=int(options[i]["sliding_window"]))
     return out
