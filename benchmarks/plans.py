@@ -23,10 +23,10 @@ from kakeya_fast.quality.texts import load_text
 HERE = Path(__file__).parent.parent
 RESULTS = Path("benchmarks") / "results" / "plans"
 PLANNED_ON, REPORTED_ON = "workshop", "manual"
-BUDGETS = {"smollm2-135m": (2.625, 3.125), "gemma3-270m": (2.53125, 3.03125)}
-UNIFORM = ("trellis", "trellis:b=3", "trellis:b=4", "trellis:b=3/trellis")
+BUDGETS = {"smollm2-135m": (2.625,), "gemma3-270m": (2.53125,)}
+UNIFORM = ("trellis", "trellis:b=3", "trellis:b=3/trellis")
 CTX, PASSAGES = 1024, 16
-PROBE_CTX, PROBED, PROBE_AT = 512, 1, ("trellis",)
+PROBE_CTX, PROBED, PROBE_AT = 384, 1, ("trellis",)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Writes ``results/values/<model>-<text>.json``, table and plot beside it; resumab
 from __future__ import annotations
 
 import argparse
+import json
 
 from benchmarks.quality import CTX, render
 from benchmarks.quality import RESULTS as QUALITY
@@ -26,10 +27,14 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=PASSAGES)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--render", action="store_true", help="only the pages, from what is there")
     args = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     for model in [args.model] if args.model else MODELS:
         stem = RESULTS / f"{model}-{TEXT}"
+        if args.render:
+            render(json.loads(stem.with_suffix(".json").read_text("utf-8")), stem)
+            continue
         report = run(
             load_model(model, device=args.device),
             load_text(TEXT),
