@@ -25,7 +25,19 @@ from kakeya_ref.backend import ReferenceBackend
 from kakeya_ref.layout import page_layout
 
 DEFAULT = Path(__file__).parent / "results" / "speed-cpu.json"
-CODECS = ("raw", "fp8", "int", "scalar:b=2", "scalar", "scalar:b=8", "d4", "e8:q=4", "e8")
+CODECS = (
+    "raw",
+    "fp8",
+    "int",
+    "scalar:b=2",
+    "scalar",
+    "scalar:b=8",
+    "trellis",
+    "trellis:b=4",
+    "d4",
+    "e8:q=4",
+    "e8",
+)
 TOKENS = 32
 # The slow backends get fewer pages of the same shape: their speed does not depend on the number.
 MEBIBYTES = {"numba": 64, "torch": 4, "ref": 2}
