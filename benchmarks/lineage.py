@@ -48,6 +48,8 @@ TABLED = (
     "skeleton",
     "skeleton:time=none",
 )
+# Where only a CPU was at hand.
+FEW = ("scalar:b=2", "scalar:b=3", "scalar:b=4", "e8:q=4")
 # Codecs that are also measured with their boundary layers exact.
 BOUNDED = (f"scalar:b=3@page={PAGE}", "turbo:b=3")
 
@@ -56,7 +58,9 @@ BOUNDED = (f"scalar:b=3@page={PAGE}", "turbo:b=3")
 class Scale:
     """How much is measured on a model."""
 
+    codecs_ctx: int
     codecs_passages: int
+    few: bool
     boundary: int
     depth_passages: int
     counts: tuple[int, ...]
@@ -66,8 +70,8 @@ class Scale:
 
 
 SCALES = {
-    "smollm2-135m": Scale(4, 2, 4, (1, 4, 8, 16, 30), 3, 4, (0, 5, 15, 29)),
-    "gemma3-270m": Scale(4, 1, 4, (1, 2, 3), 4, 1, (5, 11, 17)),
+    "smollm2-135m": Scale(1024, 3, True, 2, 4, (1, 4, 8, 16, 30), 3, 4, (0, 5, 15, 29)),
+    "gemma3-270m": Scale(2048, 4, False, 1, 4, (1, 2, 3), 4, 1, (5, 11, 17)),
 }
 CTX, STAGES_CTX = 2048, 2048
 # Counted from the first query that reads a page: before it, all settings are the same.
@@ -80,19 +84,20 @@ STAGED = (("turbo:b=3", "scale"), ("turbo:b=3", "norm"), ("skeleton", ""))
 def codecs(loaded: Loaded, args: Any) -> dict[str, Any]:
     """Quality of all codecs of the lineage, at one page size."""
     scale = SCALES[loaded.name]
-    settings = [Setting.parse(f"{codec}@page={PAGE}") for codec in PLAIN]
-    settings += [Setting.parse(text) for text in (*TABLED, *RESIDUAL)]
+    plain, more = (FEW, ()) if scale.few else (PLAIN, RESIDUAL)
+    settings = [Setting.parse(f"{codec}@page={PAGE}") for codec in plain]
+    settings += [Setting.parse(text) for text in (*TABLED, *more)]
     full = full_layers(loaded.model)
     ends = (*full[: scale.boundary], *full[len(full) - scale.boundary :])
     settings += [replace(Setting.parse(text), exact=ends) for text in BOUNDED]
     settings = list(dict.fromkeys(settings))
     count, out = args.passages or scale.codecs_passages, path("codecs", loaded.name)
-    total = steps(CTX, count, len(settings), OPTIONS)
+    total = steps(scale.codecs_ctx, count, len(settings), OPTIONS)
     report = run(
         loaded,
         load_text(TEXT),
         settings,
-        ctx=CTX,
+        ctx=scale.codecs_ctx,
         count=count,
         options=OPTIONS,
         out=out,

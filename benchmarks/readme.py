@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.story import Story, summary
 from kakeya_fast.quality.protocol import Setting
 from kakeya_fast.quality.table import cells, explicit
 from kakeya_ref.layout import page_layout
@@ -104,6 +105,13 @@ def numbers() -> list[str]:
     return [*out, *speed()]
 
 
+def lineage() -> list[str]:
+    """Verdicts on the claims of the predecessors, and where the figures are."""
+    sections = Story(RESULTS).sections()
+    page = "benchmarks/results/lineage/LINEAGE.md"
+    return [*summary(sections), "", f"Figures, losses and pictures: [one page]({page})."]
+
+
 def speed() -> list[str]:
     """The fast backends on large batches, as shares of a memory copy, and the targets missed."""
     path = RESULTS / "speed-cpu.json"
@@ -144,7 +152,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def render(text: str) -> str:
     """README with its generated parts made anew."""
-    for part, make in (("status", status), ("numbers", numbers)):
+    for part, make in (("status", status), ("lineage", lineage), ("numbers", numbers)):
         mark = re.compile(rf"(<!-- generated: {part} .*?-->\n).*?(<!-- end -->)", re.DOTALL)
         body = "\n".join(make()).rstrip() + "\n"
         text, hits = mark.subn(lambda m, b=body: m[1] + b + m[2], text)

@@ -23,7 +23,7 @@ from benchmarks.standard_bytes import (
     storage,
 )
 from benchmarks.standard_cross import cross_page, shapes_page
-from benchmarks.standard_markdown import MIB, k, size, table
+from benchmarks.standard_markdown import MIB, k, size, table, wrapped
 from benchmarks.standard_plot import plot
 
 
@@ -36,11 +36,11 @@ def write_reports(folder: Path) -> None:
     whole = {name: pair for name, pair in models.items() if False in pair}
     for name, pair in whole.items():
         lines = model_page(pair[False], pair.get(True))
-        (folder / f"{name}.md").write_text("\n".join(lines) + "\n", "utf-8")
+        (folder / f"{name}.md").write_text(wrapped(lines), "utf-8")
         plot(pair[False], pair.get(True), folder / f"{name}.png")
     prose = {name: pair[False] for name, pair in whole.items()}
-    (folder / "cross-model.md").write_text("\n".join(cross_page(prose)) + "\n", "utf-8")
-    (folder / "shapes.md").write_text("\n".join(shapes_page()) + "\n", "utf-8")
+    (folder / "cross-model.md").write_text(wrapped(cross_page(prose)), "utf-8")
+    (folder / "shapes.md").write_text(wrapped(shapes_page()), "utf-8")
 
 
 def model_page(prose: dict[str, Any], again: dict[str, Any] | None) -> list[str]:
@@ -205,25 +205,23 @@ def _live(data: dict[str, Any]) -> list[str]:
 
 
 def _held(data: dict[str, Any]) -> list[str]:
-    points, itemsize = data["baseline"]["contexts"], data["model"]["itemsize"]
+    itemsize = data["model"]["itemsize"]
     rows = []
     for tokens in _contexts(data):
         base = baseline(data, tokens, itemsize).total / MIB
         more = storage(data, tokens) / MIB
-        peak = points[str(tokens)]["peak_rss"] / MIB
         held = [
             f"{measured(data, name, tokens, held=True).total / MIB:.2f}"
             if tokens in contexts_of(data, name)
             else ""
             for name in data["runs"]
         ]
-        rows.append([k(tokens), f"{base:.2f}", f"{more:.2f}", *held, f"{peak:.0f}"])
+        rows.append([k(tokens), f"{base:.2f}", f"{more:.2f}", *held])
     return [
         f"MiB as held, exact tokens in {data['model']['dtype']}; *storage* counts the views of",
-        "larger tensors that the library's sliding layers keep. Peak memory is that of the whole",
-        "process, with the weights and all of these caches.",
+        "larger tensors that the library's sliding layers keep.",
         "",
-        *table(["context", "uncompressed", "storage", *data["runs"], "peak RSS"], rows),
+        *table(["context", "uncompressed", "storage", *data["runs"]], rows),
     ]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.story_facts import versus
 
 KINDS = {
@@ -36,7 +38,7 @@ def draw_rates(codecs: dict[str, dict[str, Any]], path: Path) -> None:
         ax.set_title(model, fontsize=10)
         ax.grid(True, which="both", alpha=0.25)
         ax.legend(fontsize=7)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=80)
 
 
 def draw_sweeps(
@@ -56,17 +58,18 @@ def draw_sweeps(
             style = "o-" if how == "inforward" else "s--"
             name = f"{label.partition(' ')[0]}, {how}"
             left.plot(*zip(*found, strict=True), style, color=f"C{number // 2}", ms=4, label=name)
-        first = next(iter(groups.values()))
-        n = [x for x, _ in first]
-        left.plot(n, [first[0][1] * x for x in n], ":", color="#5b5b5b", label="a plain sum")
+        n = [x for x, _ in next(iter(groups.values()))]
+        single = [r for r in layers[model]["summary"] if r["kind"] == "single"]
+        single = [r for r in single if r["protocol"] == "inforward"]
+        alone = np.cumsum([r["kl"]["mean"] for r in single])
+        label = f"{single[0]['label'].partition(' ')[0]}, sum of single layers"
+        left.plot(n, [alone[x - 1] for x in n], "x:", color="#5b5b5b", label=label)
         left.set_xscale("log")
         left.set_yscale("log")
         left.set_xticks(n, [str(x) for x in n])
         left.set_xlabel("coded layers, from the first")
         left.set_ylabel("KL")
         left.legend(fontsize=7)
-        single = [r for r in layers[model]["summary"] if r["kind"] == "single"]
-        single = [r for r in single if r["protocol"] == "inforward"]
         places = range(len(single))
         right.bar(places, [r["kl"]["mean"] for r in single], color="#1f6f8b")
         right.set_xticks(places, [str(r["coded"][0]) for r in single], fontsize=6)
@@ -75,7 +78,7 @@ def draw_sweeps(
         for ax in (left, right):
             ax.set_title(model, fontsize=10)
             ax.grid(True, which="both", alpha=0.25)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=80)
 
 
 def _figure(panels: int) -> tuple[Any, list[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,26 @@ from benchmarks.lineage_render import layer_bits
 from kakeya_fast.quality.setting import Setting
 from kakeya_fast.quality.table import explicit, interval
 
+Results = dict[str, dict[str, Any]]
 VERSUS = ["model", "codec", "true bits", "KL [95 %]", "KL over scalar's [95 %]", "verdict"]
 # KL below this is the rounding of the forward.
 FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class Section:
+    """One claim: what became of it, in a sentence of figures, and what that rests on."""
+
+    head: str
+    claim: str
+    fate: str
+    figures: str
+    lines: list[str]
+
+    def markdown(self) -> list[str]:
+        """Heading, verdict, evidence."""
+        verdict = f"**The claim {self.fate}.** {self.figures}"
+        return [f"## {self.head}", "", f"*{self.claim}.* {verdict}", "", *self.lines, ""]
 
 
 @dataclass(frozen=True)
@@ -31,7 +49,7 @@ class Versus:
         KL over that of the scalar line at the same bits: geometric mean over passages, and its
         95 % interval by Student's t.
     beyond : bool
-        Whether the line had to be carried on past its ends.
+        Whether it has more bits than the last scalar code, whose KL then stands for the line.
     """
 
     label: str
@@ -45,31 +63,36 @@ class Versus:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, or ``even`` where the interval holds 1."""
-        return "better" if self.high < 1 else "worse" if self.low > 1 else "even"
+        """``better``, ``worse``, or ``even`` where the interval holds 1.
+
+        Past the end of the line, no better than fewer bits is worse, and better proves nothing.
+        """
+        if self.high < 1:
+            return "even" if self.beyond else "better"
+        return "worse" if self.low > 1 or self.beyond else "even"
 
 
-def versus(data: dict[str, Any], page: int | None = None) -> dict[str, Versus]:
-    """Every setting of a report with pages, by its string, beside the scalar line of the report.
+def versus(data: dict[str, Any], line: Sequence[str] = ()) -> dict[str, Versus]:
+    """Every setting of a report with pages, by its string, beside a line of settings of the report.
 
     Parameters
     ----------
     data : dict
         Of ``benchmarks.lineage codecs`` or ``benchmarks.quality``.
-    page : int, optional
-        The line is made of scalar settings of this page size only.
+    line : sequence of str
+        Settings to compare with, by their true bits; all plain ``scalar`` ones if empty.
     """
     full = len(data.get("full_layers", ())) or 1
     kl = per_passage(data)
     rows = [r for r in data["summary"] if layer_bits(r, full) is not None]
-    line = sorted((layer_bits(r, full), r["setting"]) for r in rows if _on_line(r["setting"], page))
-    ends = (line[0][0], line[-1][0])
+    chosen = [r for r in rows if (r["setting"] in line if line else _is_scalar(r["setting"]))]
+    points = sorted((layer_bits(r, full), r["setting"]) for r in chosen)
     found = {}
     for row in rows:
         bits, own = layer_bits(row, full), kl[row["setting"]]
         logs = np.array(
             [
-                math.log(max(own[p], FLOOR)) - _at(bits, [(b, kl[s][p]) for b, s in line])
+                math.log(max(own[p], FLOOR)) - _at(bits, [(b, kl[s][p]) for b, s in points])
                 for p in own
             ]
         )
@@ -80,7 +103,7 @@ def versus(data: dict[str, Any], page: int | None = None) -> dict[str, Versus]:
             row["kl"],
             *(math.exp(x) for x in (middle, middle - half, middle + half)),
             len(logs),
-            not ends[0] <= bits <= ends[1],
+            bits > points[-1][0],
         )
     return found
 
@@ -94,11 +117,25 @@ def per_passage(data: dict[str, Any]) -> dict[str, dict[int, float]]:
     return found
 
 
-def slope(rows: list[dict[str, Any]]) -> float:
-    """Exponent of KL against the number of coded layers: 1 adds up, above 1 compounds."""
-    x = np.log([row["coded"] for row in rows])
-    y = np.log([max(row["kl"]["mean"], FLOOR) for row in rows])
-    return float(np.polyfit(x, y, 1)[0])
+def against_singles(
+    depth: dict[str, Any], layers: dict[str, Any]
+) -> dict[tuple[str, str], dict[int, float]]:
+    """KL of the first ``k`` layers over the sum of each of them coded alone.
+
+    By codec and protocol, then by ``k``, for codecs that both reports have: 1 adds up, above 1
+    compounds.
+    """
+    alone: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in layers["summary"]:
+        if row["kind"] == "single":
+            alone[row["codec"]][row["coded"][0]] = row["kl"]["mean"]
+    found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for row in depth["summary"]:
+        single = alone.get(row["codec"], {})
+        if row["coded"] > 1 and len(single) >= row["coded"]:
+            added = sum(single[i] for i in sorted(single)[: row["coded"]])
+            found[row["codec"], row["protocol"]][row["coded"]] = row["kl"]["mean"] / added
+    return found
 
 
 def cells(v: Versus) -> list[str]:
@@ -107,7 +144,7 @@ def cells(v: Versus) -> list[str]:
 
 
 def interval_of(v: Versus) -> str:
-    """Factor and its interval; a star where the line was carried on past its ends."""
+    """Factor and its interval; a star where it is over the last scalar code of the line."""
     return f"{v.factor:.2f}{'*' if v.beyond else ''} [{v.low:.2f}, {v.high:.2f}]"
 
 
@@ -132,25 +169,17 @@ def span(found: list[Versus]) -> str:
     return f"{min(v.factor for v in found):.2f} to {max(v.factor for v in found):.2f}"
 
 
-def every(found: list[Versus], verdict: str) -> bool:
-    """Whether all have that verdict."""
-    return all(v.verdict == verdict for v in found)
-
-
-def _on_line(setting: str, page: int | None) -> bool:
+def _is_scalar(setting: str) -> bool:
     each = Setting.parse(setting)
     plain = each.k == each.v and each.k.partition(":")[0] == "scalar"
-    bare = not (each.residual or each.exact or each.metric)
-    return plain and bare and (page is None or each.page == page)
+    return plain and not (each.residual or each.exact or each.metric)
 
 
 def _at(bits: float, line: list[tuple[float, float]]) -> float:
-    """Log of the KL of a line at some bits; its first or last piece is carried on."""
-    last = len(line) - 2
-    i = min(max(sum(b <= bits for b, _ in line) - 1, 0), last)
-    (b0, k0), (b1, k1) = line[i], line[i + 1]
-    y0, y1 = (math.log(max(k, FLOOR)) for k in (k0, k1))
-    return y0 + (y1 - y0) * (bits - b0) / (b1 - b0)
+    """Log of the KL of a line at some bits; flat past its ends, which above favours the codec."""
+    return float(
+        np.interp(bits, *zip(*((b, math.log(max(k, FLOOR))) for b, k in line), strict=True))
+    )
 
 
 def _half(logs: np.ndarray) -> float:
@@ -158,3 +187,8 @@ def _half(logs: np.ndarray) -> float:
     if n < 2:
         return math.inf
     return float(student.ppf(0.975, n - 1) * logs.std(ddof=1) / math.sqrt(n))
+
+
+def prose(text: str) -> str:
+    """One line of a text that was written over several."""
+    return " ".join(text.split())

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 from benchmarks import lineage, lineage_render
 from kakeya_fast.quality.models import load_model
 
-SCALE = lineage.Scale(1, 0, 1, (1, 2), 1, 1, (0, 1))
+SCALE = lineage.Scale(800, 1, False, 0, 1, (1, 2), 1, 1, (0, 1))
 
 
 @pytest.fixture
