@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.readme_gpu import gpu
 from benchmarks.story import Story, summary
 from kakeya_fast.quality.protocol import Setting
 from kakeya_fast.quality.table import cells, explicit
@@ -152,7 +153,8 @@ def load(path: Path) -> dict[str, Any]:
 
 def render(text: str) -> str:
     """README with its generated parts made anew."""
-    for part, make in (("status", status), ("lineage", lineage), ("numbers", numbers)):
+    parts = {"status": status, "gpu": lambda: gpu(RESULTS), "lineage": lineage, "numbers": numbers}
+    for part, make in parts.items():
         mark = re.compile(rf"(<!-- generated: {part} .*?-->\n).*?(<!-- end -->)", re.DOTALL)
         body = "\n".join(make()).rstrip() + "\n"
         text, hits = mark.subn(lambda m, b=body: m[1] + b + m[2], text)
