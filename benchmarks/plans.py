@@ -26,6 +26,7 @@ PLANNED_ON, REPORTED_ON = "workshop", "manual"
 BUDGETS = {"smollm2-135m": (2.625,), "gemma3-270m": (2.53125,)}
 UNIFORM = ("trellis", "trellis:b=3", "trellis:b=3/trellis")
 CTX, PASSAGES = 1024, 16
+TOGETHER = {"smollm2-135m": 2, "gemma3-270m": 1}
 PROBE_CTX, PROBED, PROBE_AT = 384, 1, ("trellis",)
 
 
@@ -54,6 +55,7 @@ def compare(model: str, passages: int, device: str, workers: int) -> None:
         {"k": PROBE_AT, "v": PROBE_AT},
         ctx=PROBE_CTX,
         count=PROBED,
+        together=TOGETHER[model],
         out=RESULTS / f"{model}-probes.json",
         workers=workers,
     )
@@ -94,8 +96,8 @@ def render(model: str) -> None:
     lines = [
         f"# Plans: {model}",
         "",
-        f"Planned on {PLANNED_ON} ({PROBED} passage of {PROBE_CTX}, one rate); reported on "
-        f"{REPORTED_ON}: "
+        f"Planned on {PLANNED_ON} ({PROBED} passage of {PROBE_CTX}, one rate, {TOGETHER[model]} "
+        f"layers at a time); reported on {REPORTED_ON}: "
         f"{rows[0]['passages']} passages of {CTX} tokens, in-forward, 4 exact sinks, 95 % "
         "intervals over passages. *Saved* is how many bits more K = V = b needs for the same KL, "
         "on the line of log KL between its whole b.",

@@ -95,8 +95,8 @@ def measure(
     render(report.as_dict(), stem)
 
 
-def render(data: dict[str, Any], stem: Path) -> None:
-    """Markdown table and PNG from a report."""
+def render(data: dict[str, Any], stem: Path, draw: bool = True) -> None:
+    """Markdown table, and PNG if there is enough to draw, from a report."""
     protocol, model, text = data["protocol"], data["model"], data["text"]
     base = data["summary"][0]["base_ppl"]
     title = (
@@ -116,7 +116,8 @@ def render(data: dict[str, Any], stem: Path) -> None:
         markdown(data["summary"]),
     ]
     stem.with_suffix(".md").write_text("\n".join(lines), "utf-8")
-    plot(data["summary"], title, stem.with_suffix(".png"))
+    if draw:
+        plot(data["summary"], title, stem.with_suffix(".png"))
 
 
 def _counter(name: str, total: int) -> Any:

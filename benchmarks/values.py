@@ -1,6 +1,6 @@
 """Values alone at 2 bits, keys exact: ``python -m benchmarks.values``, trellis beside scalar.
 
-Writes ``results/values/<model>-<text>.json``, table and plot beside it; resumable.
+Writes ``results/values/<model>-<text>.json`` and a table beside it; resumable.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     for model in [args.model] if args.model else MODELS:
         stem = RESULTS / f"{model}-{TEXT}"
         if args.render:
-            render(json.loads(stem.with_suffix(".json").read_text("utf-8")), stem)
+            render(json.loads(stem.with_suffix(".json").read_text("utf-8")), stem, draw=False)
             continue
         report = run(
             load_model(model, device=args.device),
@@ -45,7 +45,7 @@ def main() -> None:
             any_commit=True,
             workers=args.workers,
         )
-        render(report.as_dict(), stem)
+        render(report.as_dict(), stem, draw=False)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ def plan(
     v_at: Annotated[Many | None, typer.Option(help="Rate at which values are measured.")] = None,
     ctx: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
     passages: Annotated[int, typer.Option(help="Disjoint passages.")] = 2,
+    together: Annotated[
+        int, typer.Option(help="Neighbouring layers measured at a time: cheaper, coarser.")
+    ] = 1,
     measured: Annotated[
         Path | None, typer.Option(help="Where measurements are kept, and found again.")
     ] = None,
@@ -49,7 +52,7 @@ def plan(
 
     loaded, source, options = load_model(model, device=device), load_text(text), Options()
     rates = {"k": k_at or RATES, "v": v_at or RATES}
-    number = len(layer_shapes(loaded)) * sum(map(len, rates.values()))
+    number = -(-len(layer_shapes(loaded)) // together) * sum(map(len, rates.values()))
     with bar() as progress:
         task = progress.add_task(loaded.name, total=steps(ctx, passages, number, options))
         found = sensitivity(
@@ -58,6 +61,7 @@ def plan(
             rates,
             ctx=ctx,
             count=passages,
+            together=together,
             options=options,
             out=measured,
             workers=workers,

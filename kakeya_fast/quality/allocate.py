@@ -56,25 +56,39 @@ class Shape:
         return self.heads * (self.k_dim if stream == "k" else self.v_dim)
 
 
-def probe(part: Part, codec: str, layers: Sequence[int]) -> Setting:
-    """The setting that codes one stream of one layer and keeps all else exact.
+def probe(coded: Sequence[int], stream: str, codec: str, layers: Sequence[int]) -> Setting:
+    """The setting that codes one stream of some layers and keeps all else exact.
 
     Examples
     --------
-    >>> str(probe(Part(1, "v"), "trellis", [0, 1, 2, 3]))
+    >>> str(probe([1], "v", "trellis", [0, 1, 2, 3]))
     'raw/trellis@exact=0+2..3'
     """
-    pair = f"{codec}/raw" if part.stream == "k" else f"raw/{codec}"
-    others = ranges([i for i in layers if i != part.layer])
+    pair = f"{codec}/raw" if stream == "k" else f"raw/{codec}"
+    others = ranges([i for i in layers if i not in coded])
     return Setting.parse(pair + (f"@exact={others}" if others else ""))
 
 
 def probes(
-    layers: Sequence[int], rates: Mapping[str, Sequence[str]]
+    layers: Sequence[int], rates: Mapping[str, Sequence[str]], together: int = 1
 ) -> dict[tuple[Part, str], Setting]:
-    """All settings to measure; ``rates`` are the codecs to try of each stream."""
-    parts = [Part(layer, stream) for layer in layers for stream in ("k", "v")]
-    return {(p, c): probe(p, c, layers) for p in parts for c in rates[p.stream]}
+    """All settings to measure, by every part they say something of.
+
+    Parameters
+    ----------
+    rates : mapping of stream to codecs
+        What to try of each stream.
+    together : int
+        Neighbouring layers coded in one setting, which share its KL: cheaper and coarser.
+    """
+    found = {}
+    for first in range(0, len(layers), together):
+        group = layers[first : first + together]
+        for stream in ("k", "v"):
+            for codec in rates[stream]:
+                setting = probe(group, stream, codec, layers)
+                found |= {(Part(layer, stream), codec): setting for layer in group}
+    return found
 
 
 def curve(

@@ -47,14 +47,18 @@ def sensitivity(
     *,
     ctx: int,
     count: int,
+    together: int = 1,
     options: Options = DEFAULTS,
     out: Path | None = None,
     workers: int = 1,
     step: Callable[[], None] = lambda: None,
 ) -> Sensitivity:
-    """KL of each packed layer and stream coded alone; resumable by ``out``, as any report."""
+    """KL of each packed layer and stream coded alone; resumable by ``out``, as any report.
+
+    With ``together`` above 1 that many neighbouring layers are coded at a time and share the KL.
+    """
     shapes = layer_shapes(loaded, options)
-    wanted = probes(sorted(shapes), rates)
+    wanted = probes(sorted(shapes), rates, together)
     report = run(
         loaded,
         text,
@@ -70,7 +74,8 @@ def sensitivity(
     means = {row["setting"]: row["kl"]["mean"] for row in report.summary()}
     found: dict[Part, dict[str, float]] = {}
     for (part, codec), setting in wanted.items():
-        found.setdefault(part, {})[codec] = float(means[str(setting)])
+        sharing = sum(other is setting for other in wanted.values())
+        found.setdefault(part, {})[codec] = float(means[str(setting)]) / sharing
     return Sensitivity(found, shapes)
 
 

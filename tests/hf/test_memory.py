@@ -6,7 +6,15 @@ import pytest
 import torch
 from hf_tiny import cache, held_bytes, llama, model, packed_layers, padded, prompt
 
-CODECS = ["raw", "fp8", "int:b=4,g=16", "int:b=2,g=16,axis=channel", "scalar:b=3", "e8"]
+CODECS = [
+    "raw",
+    "fp8",
+    "int:b=4,g=16",
+    "int:b=2,g=16,axis=channel",
+    "scalar:b=3",
+    "e8",
+    "trellis",
+]
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from kakeya_fast.cli.app import app
 from kakeya_fast.hf import Plan, build_kakeya_cache
-from kakeya_fast.quality.allocate import Part, Shape, Step, curve, hull, mean_bits, spend
+from kakeya_fast.quality.allocate import Part, Shape, Step, curve, hull, mean_bits, probes, spend
 from kakeya_fast.quality.models import load_model
 from kakeya_fast.quality.protocol import Setting
 from kakeya_ref.errors import UsageError
@@ -94,6 +94,14 @@ def test_curves_go_through_what_was_measured():
     assert steps["trellis:b=3"] == pytest.approx(0.04)
     one = {s.codec: s.kl for s in curve(names, {"trellis:b=3": 0.04}, shape, "k")}
     assert one["trellis:b=4"] == pytest.approx(0.01)
+
+
+def test_neighbours_can_be_measured_together():
+    found = probes([0, 1, 2], {"k": ["trellis"], "v": ["fp8"]}, together=2)
+    assert len(found) == 6
+    assert {str(s) for s in found.values()} == {
+        "trellis/raw@exact=2", "trellis/raw@exact=0..1", "raw/fp8@exact=2", "raw/fp8@exact=0..1",
+    }  # fmt: skip
 
 
 def test_hull_drops_what_is_never_best():
