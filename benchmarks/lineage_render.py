@@ -107,7 +107,7 @@ def _layers(data: dict[str, Any], path: Path) -> list[str]:
 
 
 def _codecs(data: dict[str, Any], path: Path) -> list[str]:
-    title, full = _title(data), len(data["full_layers"])
+    title, full = _title(data), packed_layers(data)
     rows = []
     for row in data["summary"]:
         rows.append(row | {"layer_bits": layer_bits(row, full), "label": explicit(row)})
@@ -126,6 +126,17 @@ def _codecs(data: dict[str, Any], path: Path) -> list[str]:
         DAGGER + ".",
         "",
     ]
+
+
+def packed_layers(data: dict[str, Any]) -> int:
+    """Layers that a codec can pack; a run that was cut off has not listed them: all, then."""
+    return len(data.get("full_layers") or range(data["model"]["layers"]))
+
+
+def measured_passages(data: dict[str, Any]) -> str:
+    """How many passages all settings have, and of how many asked for if those are more."""
+    asked, have = data["protocol"]["passages"], [row["passages"] for row in data["summary"]]
+    return str(asked) if min(have) == asked else f"{min(have)} to {max(have)} of {asked}"
 
 
 def layer_bits(row: dict[str, Any], full: int) -> float | None:
@@ -149,7 +160,7 @@ def _cells(row: dict[str, Any]) -> Sequence[str]:
 def _title(data: dict[str, Any]) -> str:
     protocol = data["protocol"]
     return (
-        f"{data['model']['name']} on {data['text']['name']}, {protocol['passages']} passages of "
+        f"{data['model']['name']} on {data['text']['name']}, {measured_passages(data)} passages of "
         f"{protocol['ctx']} tokens"
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lineage_render import RESULTS
+from benchmarks.lineage_render import RESULTS, measured_passages
 from benchmarks.standard_bytes import baseline, contexts_of, historic, measured
 from benchmarks.standard_markdown import k, table, wrapped
 from benchmarks.story_codecs import components, guardrails, lattices, scales
@@ -96,9 +96,9 @@ class Story:
             for model, data in self.lineage(part).items():
                 p = data["protocol"]
                 yield prose(
-                    f"""* {part}, {model}: {p["passages"]} passages of {p["ctx"]} tokens of
-                    {data["text"]["name"]}, counted from token {p["warmup"]} on, where the first
-                    page is read; {data["model"]["dtype"]} on
+                    f"""* {part}, {model}: {measured_passages(data)} passages of {p["ctx"]} tokens
+                    of {data["text"]["name"]}, counted from token {p["warmup"]} on, where the
+                    first page is read; {data["model"]["dtype"]} on
                     {data["model"].get("device", "cpu")}; uncompressed PPL
                     {data["summary"][0]["base_ppl"]:.2f}; commit {data["environment"]["commit"]}."""
                 )

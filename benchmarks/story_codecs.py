@@ -103,10 +103,10 @@ def components(codecs: Results) -> Section:
     rows, skeleton, turbo, shared = [], [], [], []
     for model, data in codecs.items():
         found = versus(data)
-        one, many = found["turbo/turbo:b=2,share=1"], found["turbo"]
-        shared.append(
-            f"{one.bits - many.bits:+.2f} bits at {one.kl['mean'] / many.kl['mean']:.2f} KL"
-        )
+        one, many = found.get("turbo/turbo:b=2,share=1"), found["turbo"]
+        if one:
+            ratio = one.kl["mean"] / many.kl["mean"]
+            shared.append(f"{one.bits - many.bits:+.2f} bits at {ratio:.2f} KL")
         for setting, v in found.items():
             kind = setting.partition(":")[0].partition("/")[0]
             plain = "@" not in setting and kind in ("skeleton", "turbo")
@@ -137,9 +137,10 @@ def guardrails(codecs: Results) -> Section:
     for model, data in codecs.items():
         found = versus(data, PLAIN_TURBO)
         for setting, what in GUARDS.items():
-            v = found[setting]
-            kinds[what].append(v)
-            rows.append([model, what, *cells(v)[1:]])
+            v = found.get(setting)
+            if v is not None:
+                kinds[what].append(v)
+                rows.append([model, what, *cells(v)[1:]])
     fates = [f"{fate(found)} for {what}" for what, found in kinds.items()]
     told = "; ".join(f"{what} {span(found)}" for what, found in kinds.items())
     head = ["model", "guardrail", *VERSUS[2:4], "KL over turbo's [95 %]", VERSUS[5]]

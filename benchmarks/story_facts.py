@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from benchmarks.lineage_render import layer_bits
+from benchmarks.lineage_render import layer_bits, packed_layers
 from kakeya_fast.quality.setting import Setting
 from kakeya_fast.quality.table import explicit, interval
 
@@ -82,7 +82,7 @@ def versus(data: dict[str, Any], line: Sequence[str] = ()) -> dict[str, Versus]:
     line : sequence of str
         Settings to compare with, by their true bits; all plain ``scalar`` ones if empty.
     """
-    full = len(data.get("full_layers", ())) or 1
+    full = packed_layers(data)
     kl = per_passage(data)
     rows = [r for r in data["summary"] if layer_bits(r, full) is not None]
     chosen = [r for r in rows if (r["setting"] in line if line else _is_scalar(r["setting"]))]

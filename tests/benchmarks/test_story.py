@@ -29,7 +29,8 @@ def report(kls, bits, **more):
         }
         for s in kls
     ]  # fmt: skip
-    return {"columns": COLUMNS, "scores": scores, "summary": summary, **more}
+    model = {"layers": 1}
+    return {"columns": COLUMNS, "scores": scores, "summary": summary, "model": model, **more}
 
 
 LINE = {"scalar:b=2": [0.4, 0.8], "scalar": [0.025, 0.05]}
