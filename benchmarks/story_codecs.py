@@ -100,7 +100,7 @@ def lattices(quality: Results) -> Section:
 
 def components(codecs: Results) -> Section:
     """``skeleton`` and ``turbo`` against ``scalar``."""
-    rows, skeleton, turbo, shared = [], [], [], []
+    rows, skeleton, turbo, shared, ranked = [], [], [], [], []
     for model, data in codecs.items():
         found = versus(data)
         one, many = found.get("turbo/turbo:b=2,share=1"), found["turbo"]
@@ -113,13 +113,17 @@ def components(codecs: Results) -> Section:
             if plain and setting not in GUARDS:
                 (skeleton if kind == "skeleton" else turbo).append(v)
                 rows.append([model, *cells(v)])
+                ranked.append((v.factor, model, v))
+    _, where, best = min(ranked, key=lambda item: item[0])
     return Section(
         "Principal components against a fixed rotation",
         "Components fitted to the block beat a fixed rotation",
         f"{fate(skeleton)} for `skeleton`, {fate(turbo)} for `turbo`",
         prose(
             f"""`skeleton` is {tally(skeleton)}, at {span(skeleton)} times the KL of `scalar` of
-            its size; `turbo` is {tally(turbo)}, at {span(turbo)} times."""
+            its size; `turbo` is {tally(turbo)}, at {span(turbo)} times. The best is
+            `{best.label}` on {where}, at {interval_of(best)}. Values with one table a layer and
+            two bits instead of one a page and three: {" and ".join(shared)} times."""
         ),
         [
             "Pages of 512 tokens for all; tables count.",

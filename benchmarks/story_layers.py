@@ -69,7 +69,7 @@ def compounding(layers: Results, depth: Results) -> Section:
 
 def boundary(codecs: Results, layers: Results) -> Section:
     """Exact layers at their true cost, and which to choose."""
-    rows, choices, ends = [], [], []
+    rows, choices, ends, told = [], [], [], []
     for model, data in codecs.items():
         for setting, v in versus(data).items():
             if "exact=" in setting:
@@ -81,6 +81,9 @@ def boundary(codecs: Results, layers: Results) -> Section:
             share = row["kl"]["mean"] / together[row["protocol"]]["kl"]["mean"]
             name = row["name"].removeprefix("all but ")
             choices.append([model, row["label"], row["protocol"], name, f"{share:.2f}"])
+            why = name.partition("(")[2].rstrip(")")
+            if row["protocol"] == "inforward" and why in ("advised", "both ends"):
+                told.append(f"{share:.2f} ({model}, {why})")
     return Section(
         "Boundary layers kept exact",
         "Keeping the first and last layers exact is worth it",
@@ -88,7 +91,8 @@ def boundary(codecs: Results, layers: Results) -> Section:
         prose(
             f"""With sixteen bits an exact number, they are {tally(ends)}, at {span(ends)} times
             the KL of plain scalar codes of the same mean size or, where a star says so, of the
-            finest scalar code measured, which is smaller."""
+            finest scalar code measured, which is smaller. Which layers matters more: of the KL
+            with all coded, these choices leave {", ".join(told)}."""
         ),
         [
             *table(VERSUS, rows),
