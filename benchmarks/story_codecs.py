@@ -106,7 +106,7 @@ def components(codecs: Results) -> Section:
         one, many = found.get("turbo/turbo:b=2,share=1"), found["turbo"]
         if one:
             ratio = one.kl["mean"] / many.kl["mean"]
-            shared.append(f"{one.bits - many.bits:+.2f} bits at {ratio:.2f} KL")
+            shared.append(f"{one.bits - many.bits:+.2f} bits, KL times {ratio:.2f} ({model})")
         for setting, v in found.items():
             kind = setting.partition(":")[0].partition("/")[0]
             plain = "@" not in setting and kind in ("skeleton", "turbo")
@@ -123,7 +123,7 @@ def components(codecs: Results) -> Section:
             f"""`skeleton` is {tally(skeleton)}, at {span(skeleton)} times the KL of `scalar` of
             its size; `turbo` is {tally(turbo)}, at {span(turbo)} times. The best is
             `{best.label}` on {where}, at {interval_of(best)}. Values with one table a layer and
-            two bits instead of one a page and three: {" and ".join(shared)} times."""
+            two bits instead of one a page and three: {"; ".join(shared)}."""
         ),
         [
             "Pages of 512 tokens for all; tables count.",
