@@ -79,8 +79,9 @@ def ideal(
     u = levels.BF16
     d = 2 * u * scaling * np.linalg.norm(q, axis=-1) * np.linalg.norm(k, axis=-1)[..., None, :]
     size = np.linalg.norm(v, axis=-1)[..., None, :]
-    away = np.linalg.norm(v[..., None, :, :] - out[..., None, :], axis=-1)
     length = np.linalg.norm(out, axis=-1)
+    square = size**2 - 2 * out @ np.swapaxes(v, -1, -2) + length[..., None] ** 2
+    away = np.sqrt(np.maximum(square, 0))
     with np.errstate(over="ignore", invalid="ignore"):
         moved = (p * np.expm1(d) * away).sum(-1) / (p * np.exp(-d)).sum(-1)
     # However far the logits are off, the output stays among the values.

@@ -39,8 +39,8 @@ class ReferenceBackend:
 
     def supports(self, layout: PageLayout) -> Support:
         """The reference reads and writes every registered codec, and attends where it may."""
-        # The basis of a table changes from page to page: no query is rotated into it.
-        tabled = table_kind(layout.codec) == "skeleton"
+        # With a table, pages need it beside them, or have no basis that a query could be taken to.
+        tabled = bool(table_kind(layout.codec))
         return Support(True, frozenset({"decode", "encode"} | (set() if tabled else {"attend"})))
 
     def encode(

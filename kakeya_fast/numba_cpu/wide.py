@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from kakeya_fast.numba_cpu import scalar
+from kakeya_fast.numba_cpu import scalar, trellis
 from kakeya_fast.numba_cpu.half import F32
 from kakeya_fast.numba_cpu.jit import LOOSE, serial
 from kakeya_fast.numba_cpu.lanes import COEFFICIENTS, NONE
@@ -37,7 +37,7 @@ def copy(page, body):
 def reader(module: ModuleType) -> Callable[..., Any]:
     """``read`` for the codec of a module of kernels."""
     decode = module._decode_pages
-    if module is scalar:
+    if module in (scalar, trellis):  # every byte string of the right length is a page
 
         @serial
         def read_any(p, s, page):

@@ -25,7 +25,7 @@ def made(k="scalar:b=4", v="scalar:b=3", sizes=(64, 128), tokens=32, seed=0, **o
     return call(ORACLE, np.random.default_rng(seed), layouts, Shape(**options))
 
 
-@pytest.mark.parametrize("codec", ["scalar", "raw"])
+@pytest.mark.parametrize("codec", ["scalar", "raw", "trellis"])
 def test_the_checks_of_the_suite(codec):
     """Rule: attend.error.mean"""
     assert run_checks(NUMBA, only="check_attend", codecs=[codec]).exit_code == 0

@@ -1,0 +1,95 @@
+"""A model on a long context, through ``generate``: packed cache against ``DynamicCache``."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from benchmarks.timing import CLOCKS
+from kakeya_fast.hf import build_kakeya_cache
+from kakeya_fast.quality.models import load_model
+from kakeya_fast.quality.texts import load_text
+
+CHUNK, ROUNDS = 1024, 3
+CODECS = ("scalar:b=4", "scalar:b=4")
+
+
+def generation(name: str, context: int, new: int, clock: str) -> dict[str, Any]:
+    """Tokens a second and peak memory of both caches, filled from one and the same prefill.
+
+    Peak memory is what the process held at most, above what it held before the cache was made.
+    """
+    loaded = load_model(name)
+    model = loaded.model.eval()
+    ids = torch.tensor([loaded.tokens(load_text("manual").text)[:context]])
+    filled = DynamicCache(config=model.config)
+    for at in range(0, context - 1, CHUNK):
+        part = ids[:, at : min(at + CHUNK, context - 1)]
+        model(part, past_key_values=filled, logits_to_keep=1)
+    makers = {"dynamic": _dynamic, "packed": _packed}
+    found: dict[str, Any] = {kind: {"tokens_per_second": [], "peak": []} for kind in makers}
+    for turn in range(ROUNDS + 1):
+        for kind, make in makers.items():
+            gc.collect()
+            before = _status("VmRSS")
+            Path("/proc/self/clear_refs").write_text("5", "ascii")
+            past = make(model, filled)
+            # Packing is over; what follows is the decode.
+            out, seconds = _timed(model, ids, past, new, clock)
+            if turn:  # the first turn compiles
+                found[kind]["tokens_per_second"].append(new / seconds)
+                found[kind]["peak"].append(_status("VmHWM") - before)
+            found[kind]["held"] = _held(past)
+            found[kind]["text"] = out[0, context:].tolist()
+            del past
+    same = np.array(found["dynamic"].pop("text")) == np.array(found["packed"].pop("text"))
+    same_first = int(np.argmin(np.append(same, False)))
+    return found | {
+        "model": name,
+        "context": context,
+        "new": new,
+        "codecs": list(CODECS),
+        "same_first_tokens": same_first,
+    }
+
+
+def _dynamic(model: Any, filled: Any) -> Any:
+    past = DynamicCache(config=model.config)
+    for i, layer in enumerate(filled.layers):
+        past.update(layer.keys.clone(), layer.values.clone(), i)
+    return past
+
+
+def _packed(model: Any, filled: Any) -> Any:
+    past = build_kakeya_cache(model, *CODECS, backend="numba")
+    for i, layer in enumerate(filled.layers):
+        past.update(layer.keys, layer.values, i)
+        # No attention comes for these tokens: pack them now.
+        past.layers[i].state.settle(np.zeros(1, np.int64))
+        past.layers[i].crop(0)
+    return past
+
+
+def _timed(model: Any, ids: Any, past: Any, new: int, clock: str) -> tuple[Any, float]:
+    options = {"do_sample": False, "max_new_tokens": new, "min_new_tokens": new}
+    begin = CLOCKS[clock]()
+    out = model.generate(ids, past_key_values=past, **options)
+    return out, CLOCKS[clock]() - begin
+
+
+def _held(past: Any) -> int:
+    """Bytes of keys and values that a cache holds."""
+    if hasattr(past, "report"):
+        return past.report().total
+    return sum(x.keys.nbytes + x.values.nbytes for x in past.layers)
+
+
+def _status(field: str) -> int:
+    """Bytes, from what the kernel says of this process."""
+    lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    return 1024 * int(next(x for x in lines if x.startswith(field)).split()[1])
