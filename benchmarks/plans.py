@@ -1,7 +1,9 @@
 """What a plan saves over one codec everywhere: ``python -m benchmarks.plans [--model M]``.
 
-Makes the plans of each model from measurements on one text, and compares them on another with the
-uniform settings. Writes ``results/plans/``: the measurements, the plans, the comparison, a page.
+Each stream of each layer is coded alone on one text; plans are made from that, and compared with
+uniform settings on another text, in the forward pass of :mod:`benchmarks.damage_forward`. Keys are
+coded by ``query`` with the tables of :mod:`benchmarks.damage`, values by ``trellis``. Writes
+``results/plans/<model>.json`` after every forward pass, resumable, and a page beside it.
 """
 
 from __future__ import annotations
@@ -10,110 +12,184 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kakeya_fast.quality.models import load_model
-from kakeya_fast.quality.planning import CANDIDATES, describe, sensitivity
-from kakeya_fast.quality.protocol import Setting
-from kakeya_fast.quality.run import run
-from kakeya_fast.quality.texts import load_text
+import numpy as np
+import torch
 
-HERE = Path(__file__).parent.parent
-RESULTS = Path("benchmarks") / "results" / "plans"
-PLANNED_ON, REPORTED_ON = "workshop", "manual"
-BUDGETS = {"smollm2-135m": (2.625,), "gemma3-270m": (2.53125,)}
-UNIFORM = ("trellis", "trellis:b=3", "trellis:b=3/trellis")
-CTX, PASSAGES = 1024, 16
-TOGETHER = {"smollm2-135m": 2, "gemma3-270m": 1}
-PROBE_CTX, PROBED, PROBE_AT = 384, 1, ("trellis",)
+from benchmarks.damage_forward import PAGE, Damage, compared, install, logits
+from benchmarks.damage_settings import half, make_tables, table_folder
+from kakeya_fast.hf import Plan, load_tables
+from kakeya_fast.quality import stats
+from kakeya_fast.quality.allocate import Part, Shape
+from kakeya_fast.quality.models import Loaded, load_model
+from kakeya_fast.quality.planning import Sensitivity, describe
+from kakeya_fast.quality.report import write_json
+from kakeya_fast.quality.texts import passages
+
+RESULTS = Path(__file__).parent / "results" / "plans"
+PLANNED_ON, REPORTED_ON, TABLES = "manual", "workshop-b", "f32"
+K = tuple(f"query:b={b}" for b in ("1", "1.5", "2", "2.5", "3", "3.5", "4", "5"))
+V = tuple(f"trellis:b={b}" for b in range(1, 6))
+PROBE_AT = {"k": "query:b=2", "v": "trellis:b=2"}
+UNIFORM = (
+    ("query:b=2", "trellis:b=2"),
+    ("query:b=2.5", "trellis:b=2"),
+    ("query:b=3", "trellis:b=3"),
+)
+BUDGETS = (2.15, 2.4)
+CTX, PROBE_CTX, WARMUP, COUNT = 1024, 384, 64, 16
+
+
+class Planned(Damage):
+    """Codecs that differ from layer to layer."""
+
+    codecs: Mapping[int, tuple[str, str]]
+
+    def keys(self, layer: int, k: torch.Tensor) -> torch.Tensor:
+        self.k, self.v = self.codecs.get(layer, ("raw", "raw"))
+        return super().keys(layer, k)
+
+
+def planned(codecs: Mapping[int, tuple[str, str]], tables: Any) -> Planned:
+    made = Planned("raw", "raw", tables)
+    made.codecs = codecs
+    return made
+
+
+class Bench:
+    """Forward passes of one model, each done once and kept in its file."""
+
+    def __init__(self, loaded: Loaded, out: Path) -> None:
+        self.loaded, self.out = loaded, out
+        paths = make_tables(loaded, [TABLES], table_folder())
+        self.tables = load_tables(paths[TABLES])
+        install(loaded.model)
+        self.data: dict[str, Any] = {"units": {}}
+        if out.exists():
+            self.data = json.loads(out.read_text("utf-8"))
+        self.data["model"] = {"name": loaded.name, "sha256": loaded.sha256}
+        self._base: tuple[tuple[str, int], Any] | None = None
+
+    def windows(self, text: str, ctx: int, count: int) -> list[Any]:
+        return passages(self.loaded.tokens(half(text).text), self.loaded.prefix, ctx, count)
+
+    def unit(self, name: str, window: Any, codecs: Mapping[int, tuple[str, str]]) -> list[float]:
+        """Mean KL, mean ΔNLL, tokens, bits of keys and of values, of one passage."""
+        key = f"{name} {len(window.ids)} {window.index}"
+        if key not in self.data["units"]:
+            ids = torch.tensor([window.ids], device=self.loaded.model.device)
+            if self._base is None or self._base[0] != (len(window.ids), window.index):
+                base = logits(self.loaded.model, ids, WARMUP, None).float().log_softmax(-1)
+                self._base = ((len(window.ids), window.index), base)
+            damage = planned(codecs, self.tables)
+            found = logits(self.loaded.model, ids, WARMUP, damage)
+            each = compared(self._base[1], found, ids[0, WARMUP + 1 :])
+            row = [*each[:, :2].mean(0).tolist(), len(each), damage.bits("k"), damage.bits("v")]
+            self.data["units"][key] = [round(float(x), 6) for x in row]
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.data, self.out)
+        return self.data["units"][key]
+
+
+def compare(model: str, count: int) -> None:
+    """Probes, plans, then passage by passage all settings."""
+    loaded = load_model(model)
+    bench, config = Bench(loaded, RESULTS / f"{model}.json"), loaded.model.config
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    layers = range(config.num_hidden_layers)
+    shapes = {i: Shape(dim, dim, config.num_key_value_heads, PAGE) for i in layers}
+    window = bench.windows(PLANNED_ON, PROBE_CTX, 1)[0]
+    kl: dict[Part, dict[str, float]] = {}
+    for i in layers:
+        for stream, codec in PROBE_AT.items():
+            pair = (codec, "raw") if stream == "k" else ("raw", codec)
+            kl[Part(i, stream)] = {codec: bench.unit(f"{i}{stream}", window, {i: pair})[0]}
+    settings = {f"{k} / {v}": dict.fromkeys(layers, (k, v)) for k, v in UNIFORM}
+    for budget in BUDGETS:
+        plan, chosen = Sensitivity(kl, shapes).plan(budget, {"k": K, "v": V})
+        settings[f"plan {budget}"] = dict(plan.codecs)
+        about = {"model": model, "text": PLANNED_ON} | describe(chosen, shapes)
+        (RESULTS / f"{model}-{budget}.toml").write_text(Plan(plan.codecs).text(about), "utf-8")
+        bench.data.setdefault("plans", {})[str(budget)] = about
+    for window in bench.windows(REPORTED_ON, CTX, COUNT)[:count]:
+        for name, codecs in settings.items():
+            bench.unit(name, window, codecs)
+
+
+def summary(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Pooled rows of the settings that were measured on whole passages."""
+    found: dict[str, list[list[float]]] = {}
+    for key, row in data["units"].items():
+        name, ctx, _ = key.rsplit(" ", 2)
+        if int(ctx) == CTX:
+            found.setdefault(name, []).append(row)
+    rows = []
+    for name, units in found.items():
+        tokens = [int(u[2]) for u in units]
+        kl = stats.pooled([u[0] * u[2] for u in units], tokens)
+        dnll = stats.pooled([u[1] * u[2] for u in units], tokens)
+        k, v = units[0][3], units[0][4]
+        rows.append({"name": name, "n": len(units), "k": k, "v": v, "kl": kl, "dnll": dnll.mean})
+    return rows
+
+
+def saved(row: dict[str, Any], uniform: list[dict[str, Any]]) -> float:
+    """Bits that the uniform settings need more for the same KL, on the line of log KL by bits."""
+    points = sorted(((r["k"] + r["v"]) / 2, math.log(r["kl"].mean)) for r in uniform)
+    want = math.log(row["kl"].mean)
+    pairs = list(itertools.pairwise(points))
+    low, high = next((p for p in pairs if p[1][1] <= want), pairs[-1])
+    share = (want - low[1]) / (high[1] - low[1])
+    return low[0] + share * (high[0] - low[0]) - (row["k"] + row["v"]) / 2
+
+
+def render(model: str) -> None:
+    """The page of a model, from its result file."""
+    data = json.loads((RESULTS / f"{model}.json").read_text("utf-8"))
+    rows = summary(data)
+    uniform = [r for r in rows if not r["name"].startswith("plan")]
+    lines = [
+        f"# Plans: {model}",
+        "",
+        f"Each stream of each layer coded alone on {PROBE_CTX} tokens of {PLANNED_ON}, at "
+        f"{' and '.join(PROBE_AT.values())}; reported on {REPORTED_ON}, passages of {CTX} tokens, "
+        f"all layers coded, 4 exact sinks, pages of {PAGE}, 95 % intervals over passages. "
+        "*Saved* is how many bits more the uniform settings need for the same KL, on the line of "
+        "log KL by bits between them.",
+        "",
+        "| setting | bits K | bits V | mean | passages | KL [95 %] | ΔPPL % | saved bits |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for r in rows:
+        gain = "" if r in uniform or len(uniform) < 2 else f"{saved(r, uniform):+.2f}"
+        kl = r["kl"]
+        lines.append(
+            f"| {r['name']} | {r['k']:.3f} | {r['v']:.3f} | {(r['k'] + r['v']) / 2:.3f} | {r['n']} "
+            f"| {kl.mean:.4f} [{kl.low:.4f}, {kl.high:.4f}] | {100 * np.expm1(r['dnll']):+.2f} "
+            f"| {gain} |"
+        )
+    lines += ["", "What the plans chose, mean bits:", ""]
+    for budget, about in data.get("plans", {}).items():
+        told = ", ".join(f"{k} {v}" for k, v in about.items() if k not in ("model", "text"))
+        lines.append(f"* {budget}: {told}")
+    (RESULTS / f"{model}.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def main() -> None:
     """Measure, plan, compare; what is there is not run again."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=sorted(BUDGETS), help="only this model")
-    parser.add_argument("--passages", type=int, default=PASSAGES)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--passages", type=int, default=COUNT)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--render", action="store_true", help="only the page, from what is there")
     args = parser.parse_args()
-    for model in [args.model] if args.model else sorted(BUDGETS):
-        if not args.render:
-            compare(model, args.passages, args.device, args.workers)
-        render(model)
-
-
-def compare(model: str, passages: int, device: str, workers: int) -> None:
-    """One model: its plans, then plans and uniform settings on the other text."""
-    (HERE / RESULTS).mkdir(parents=True, exist_ok=True)
-    loaded = load_model(model, device=device)
-    found = sensitivity(
-        loaded,
-        load_text(PLANNED_ON),
-        {"k": PROBE_AT, "v": PROBE_AT},
-        ctx=PROBE_CTX,
-        count=PROBED,
-        together=TOGETHER[model],
-        out=RESULTS / f"{model}-probes.json",
-        workers=workers,
-    )
-    settings = [Setting.parse(text) for text in UNIFORM]
-    for budget in BUDGETS[model]:
-        plan, chosen = found.plan(budget, {"k": CANDIDATES, "v": CANDIDATES})
-        path = RESULTS / f"{model}-{budget}.toml"
-        about = {"model": model, "text": PLANNED_ON} | describe(chosen, found.shapes)
-        path.write_text(plan.text(about), "utf-8")
-        settings.append(Setting.parse(f"trellis@plan={path.as_posix()}"))
-    run(
-        loaded,
-        load_text(REPORTED_ON),
-        settings,
-        ctx=CTX,
-        count=passages,
-        out=RESULTS / f"{model}.json",
-        any_commit=True,
-        workers=workers,
-    )
-
-
-def saved(row: dict[str, Any], uniform: Sequence[dict[str, Any]]) -> float:
-    """Bits that K = V = b would need more for the same KL: log KL between whole b is a line."""
-    points = sorted((r["page_bits"], math.log(r["kl"]["mean"])) for r in uniform)
-    want = math.log(row["kl"]["mean"])
-    pairs = list(itertools.pairwise(points))
-    low, high = next((p for p in pairs if p[1][1] <= want), pairs[-1])
-    share = (want - low[1]) / (high[1] - low[1])
-    return low[0] + share * (high[0] - low[0]) - row["page_bits"]
-
-
-def render(model: str) -> None:
-    """The page of a model, from its result file."""
-    data = json.loads((HERE / RESULTS / f"{model}.json").read_text("utf-8"))
-    rows = data["summary"]
-    uniform = [r for r in rows if r["k"] == r["v"] and "plan=" not in r["setting"]]
-    lines = [
-        f"# Plans: {model}",
-        "",
-        f"Planned on {PLANNED_ON} ({PROBED} passage of {PROBE_CTX}, one rate, {TOGETHER[model]} "
-        f"layers at a time); reported on {REPORTED_ON}: "
-        f"{rows[0]['passages']} passages of {CTX} tokens, in-forward, 4 exact sinks, 95 % "
-        "intervals over passages. *Saved* is how many bits more K = V = b needs for the same KL, "
-        "on the line of log KL between its whole b.",
-        "",
-        "| setting | page bits | KL [95 %] | ΔPPL % | saved bits |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for r in rows:
-        kl, name = r["kl"], r["setting"].replace(f"trellis@plan={RESULTS.as_posix()}/", "plan ")
-        gain = "" if r in uniform else f"{saved(r, uniform):+.2f}"
-        span = f"{kl['mean']:.4f} [{kl['low']:.4f}, {kl['high']:.4f}]"
-        lines.append(
-            f"| {name} | {r['page_bits']:.3f} | {span} "
-            f"| {r['dppl_percent']['mean']:+.2f} | {gain} |"
-        )
-    (HERE / RESULTS / f"{model}.md").write_text("\n".join(lines) + "\n", "utf-8")
+    torch.set_num_threads(args.threads)
+    if not args.render:
+        compare(args.model, args.passages)
+    render(args.model)
 
 
 if __name__ == "__main__":
