@@ -63,10 +63,12 @@ class Versus:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, or ``even`` where the interval holds 1.
+        """``better``, ``worse``, ``even`` where the interval holds 1, ``open`` on one passage.
 
         Past the end of the line, no better than fewer bits is worse, and better proves nothing.
         """
+        if self.passages < 2:
+            return "open"
         if self.high < 1:
             return "even" if self.beyond else "better"
         return "worse" if self.low > 1 or self.beyond else "even"
@@ -145,7 +147,8 @@ def cells(v: Versus) -> list[str]:
 
 def interval_of(v: Versus) -> str:
     """Factor and its interval; a star where it is over the last scalar code of the line."""
-    return f"{v.factor:.2f}{'*' if v.beyond else ''} [{v.low:.2f}, {v.high:.2f}]"
+    factor = f"{v.factor:.2f}{'*' if v.beyond else ''}"
+    return factor if v.passages < 2 else f"{factor} [{v.low:.2f}, {v.high:.2f}]"
 
 
 def fate(found: list[Versus]) -> str:
@@ -160,7 +163,7 @@ def fate(found: list[Versus]) -> str:
 
 def tally(found: list[Versus]) -> str:
     """Verdicts, counted."""
-    counts = {w: sum(v.verdict == w for v in found) for w in ("better", "even", "worse")}
+    counts = {w: sum(v.verdict == w for v in found) for w in ("better", "even", "worse", "open")}
     return ", ".join(f"{w} in {n} of {len(found)}" for w, n in counts.items() if n)
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 from benchmarks import story, story_layers
 from benchmarks.lineage_render import RESULTS
 from benchmarks.standard_markdown import wrapped
-from benchmarks.story_facts import against_singles, fate, tally, versus
+from benchmarks.story_facts import against_singles, fate, interval_of, tally, versus
 
 COLUMNS = ["setting", "passage", "start", "tokens", "base_nll", "dnll", "kl", "agree"]
 
@@ -59,6 +59,13 @@ def test_a_codec_is_held_against_scalar_of_its_own_size():
     assert fate(three) == "neither stands nor falls"
     assert fate(three[:1]) == "stands"
     assert fate(three[1:2] * 2 + three[:1]) == "falls"
+
+
+def test_one_passage_gives_no_verdict():
+    kls = {s: found[:1] for s, found in LINE.items()} | {"e8:q=3": [0.001]}
+    [v] = [v for s, v in versus(report(kls, BITS | {"e8:q=3": 3.0})).items() if s == "e8:q=3"]
+    assert v.verdict == "open"
+    assert interval_of(v) == "0.01"
 
 
 def test_exact_layers_count_sixteen_bits():
