@@ -136,7 +136,10 @@ def packed_layers(data: dict[str, Any]) -> int:
 def measured_passages(data: dict[str, Any]) -> str:
     """How many passages all settings have, and of how many asked for if those are more."""
     asked, have = data["protocol"]["passages"], [row["passages"] for row in data["summary"]]
-    return str(asked) if min(have) == asked else f"{min(have)} to {max(have)} of {asked}"
+    if min(have) == asked:
+        return str(asked)
+    some = f"{min(have)} to {max(have)}" if min(have) < max(have) else f"{min(have)}"
+    return f"{some} of {asked}"
 
 
 def layer_bits(row: dict[str, Any], full: int) -> float | None:

@@ -152,7 +152,8 @@ def interval_of(v: Versus) -> str:
 
 
 def fate(found: list[Versus]) -> str:
-    """What becomes of the claim that these are better."""
+    """What becomes of the claim that these are better, by those with a verdict."""
+    found = [v for v in found if v.verdict != "open"]
     better, worse = (sum(v.verdict == w for v in found) for w in ("better", "worse"))
     if 2 * worse > len(found):
         return "falls"
