@@ -31,7 +31,7 @@ class Ideal:
 
 def bf16(x: NDArray[Any]) -> F64:
     """Numbers rounded to bf16, ties to even, wide again."""
-    bits = np.asarray(x, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    bits = np.asarray(x, dtype=np.float32).view(np.uint32).astype(np.int64)
     bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16
     return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 

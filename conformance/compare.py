@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,10 @@ def want(condition: bool | np.bool_, message: str, **detail: object) -> None:
         raise Nonconforming(message, **detail)
 
 
-def outcome(call: Callable[[], NDArray[Any]]) -> NDArray[Any] | KakeyaError:
+T = TypeVar("T")
+
+
+def outcome(call: Callable[[], T]) -> T | KakeyaError:
     """What a call returned, or the project error that it raised; other errors pass through."""
     try:
         return call()

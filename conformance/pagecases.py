@@ -130,14 +130,12 @@ def call(oracle: Oracle, rng: Any, layouts: tuple[PageLayout, PageLayout], shape
     m = shape.groups * shape.queries
     q = shape.sharp * rng.standard_normal((b, h, shape.frames, m, layouts[0].head_dim))
     bias = shape.sharp * rng.standard_normal(q.shape[:4]) * layouts[0].head_dim ** 0.5
-    paged = Paged(
-        slots, *(x.astype(np.int32) for x in (first, length, counted)), origin, shape.queries,
-        rng.integers(0, shape.frames, (b, n)).astype(np.int32) if shape.frames > 1 else None,
-    )  # fmt: skip
-    return Call(
-        q.astype(np.float32), bias.astype(np.float32) if shape.biased else None,
-        *pools, layouts, paged, shape, *numbers,
-    )  # fmt: skip
+    frame = rng.integers(0, shape.frames, (b, n)).astype(np.int32) if shape.frames > 1 else None
+    first, length, counted = (x.astype(np.int32) for x in (first, length, counted))
+    paged = Paged(slots, first, length, counted, origin, shape.queries, frame)
+    wide = bias.astype(np.float32) if shape.biased else None
+    (k, v), (keys, values) = pools, numbers
+    return Call(q.astype(np.float32), wide, k, v, layouts, paged, shape, keys, values)
 
 
 def shapes() -> st.SearchStrategy[Shape]:

@@ -70,7 +70,7 @@ def attend(
     index = paged.origin[:, None] + np.arange(m) % paged.queries  # (B, M)
     for b, h in np.ndindex(rows, heads):
         parts = []
-        for n in np.flatnonzero(paged.slots[b, h] >= 0):
+        for n in np.flatnonzero(paged.slots[b, h] >= 0).tolist():
             at, f = paged.slots[b, h, n], 0 if paged.frame is None else paged.frame[b, n]
             k, v = (
                 decode(pool[at : at + 1], layout, basis="coefficients", **_table(tables, h))[0]
@@ -96,8 +96,10 @@ def visible(
     """
     t, i = np.arange(tokens)[None, :], index[:, None]
     place = paged.first[b, n] + t
-    seen = (t < paged.length[b, n]) & (place <= i) & (i >= paged.since[b, n])
-    return seen if window is None else seen & (place > i - window)
+    seen: NDArray[np.bool_] = (t < paged.length[b, n]) & (place <= i) & (i >= paged.since[b, n])
+    if window is not None:
+        seen &= place > i - window
+    return seen
 
 
 def partial(logits: F64, v: F64) -> Partial:

@@ -74,4 +74,5 @@ def _turn(d: int) -> F64:
     """Sign flips and a Hadamard transform inside every band, as a matrix."""
     pair = np.array([[1.0, 1.0], [1.0, -1.0]]) / np.sqrt(2)
     block = np.kron(pair, np.kron(pair, pair))
-    return np.kron(np.eye(d // BAND), block) * signs(1, d)
+    turn = np.kron(np.eye(d // BAND), block) * signs(1, d)
+    return turn.astype(np.float64)
