@@ -17,6 +17,7 @@ import mutants_bytes
 import mutants_chains
 import mutants_conduct
 import mutants_numbers
+import mutants_query
 import mutants_residual
 import mutants_tables
 import mutants_trellis
@@ -24,7 +25,7 @@ import mutants_trellis
 # A check that names many rules would excuse any failure.
 NARROW = 10
 TABLED = (mutants_chains, mutants_residual, mutants_tables)
-OWN = (mutants_attend, mutants_trellis)
+OWN = (mutants_attend, mutants_query, mutants_trellis)
 MODULES = (mutants_numbers, mutants_bytes, mutants_conduct, *OWN, *TABLED)
 
 

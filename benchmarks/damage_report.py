@@ -1,0 +1,180 @@
+"""The damage page from its result files: ``python -m benchmarks.damage_report``.
+
+Reads ``results/damage/*-main.json`` and ``*-long.json``; ``DAMAGE.md`` and a plot go beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.damage_targets import targets
+from kakeya_fast.quality.stats import Estimate, pooled
+
+RESULTS = Path(__file__).parent / "results" / "damage"
+# Columns of a bucket: first position, tokens, and sums of these.
+KL, DNLL, AGREE = 2, 3, 4
+Unit = dict[str, Any]
+
+
+def main() -> None:
+    """Write the page."""
+    lines = ["# Damage of calibrated keys and trellis values", ""]
+    for path in sorted(RESULTS.glob("*-main.json")):
+        lines += page(json.loads(path.read_text("utf-8")), path)
+    for path in sorted(RESULTS.glob("*-long.json")):
+        lines += far(json.loads(path.read_text("utf-8")))
+    notes = RESULTS / "NOTES.md"
+    if notes.exists():
+        lines += [notes.read_text("utf-8").strip(), ""]
+    (RESULTS / "DAMAGE.md").write_text("\n".join(lines), "utf-8")
+
+
+def by_setting(data: dict[str, Any]) -> dict[str, dict[int, Unit]]:
+    """Units by setting and passage."""
+    found: dict[str, dict[int, Unit]] = defaultdict(dict)
+    for unit in data["units"]:
+        found[unit["setting"]][unit["passage"]] = unit
+    return dict(found)
+
+
+def mean(units: list[Unit], column: int) -> Estimate:
+    """Mean per token over the passages of a setting, with its interval."""
+    rows = [np.array(unit["buckets"])[:, 1:].sum(0) for unit in units]
+    return pooled([r[column - 1] for r in rows], [int(r[0]) for r in rows])
+
+
+def bits(unit: Unit) -> tuple[float, float, float]:
+    """True bits per number of keys, of values, and of what is coded of them."""
+    k, v = unit["bits"]
+    coded = [b for b in (k, v) if b < 16]
+    return k, v, sum(coded) / len(coded)
+
+
+def page(data: dict[str, Any], path: Path) -> list[str]:
+    """Table, targets and plot of one model."""
+    model, protocol, found = data["model"], data["protocol"], by_setting(data)
+    rows, drawn = [], []
+    for name, units in found.items():
+        some = list(units.values())
+        kl, dnll, top = (mean(some, c) for c in (KL, DNLL, AGREE))
+        k, v, both = bits(some[0])
+        rows.append(
+            f"| `{name}` | {_bits(k)} | {_bits(v)} | {both:.3f} | {len(some)} | {_span(kl, 4)} | "
+            f"{_percent(dnll)} | {100 * top.mean:.1f} % |"
+        )
+        drawn.append((name, both, kl))
+    plot(drawn, model["name"], path.with_suffix(".png"))
+    tables = data["calibration"]["tables"]
+    share = {n: f"{t['bytes'] / 1e6:.1f} MB" for n, t in tables.items()}
+    sources = {n: "+".join(t["texts"]) for n, t in tables.items()}
+    told = "; ".join(
+        f"`{n}`: {sources[n]}, frames of {t['frame']}, {share[n]}" for n, t in tables.items()
+    )
+    return [
+        f"## {model['name']}: {protocol['ctx']} tokens, {data['text']['name']}",
+        "",
+        "In-forward: one pass over each passage. Every layer "
+        f"({protocol['layers']}) reads the sinks ({protocol['sinks']}), its own page and the "
+        "unfilled page exactly, and all other pages decoded from their bytes; pages of "
+        f"{protocol['page']} tokens; positions from {protocol['warmup']} on; model and arithmetic "
+        f"{model['dtype']}. Passages are disjoint, of a text that no table has seen. True bits: "
+        "bytes of the pages, scales included, over their numbers. Intervals: 95 %, bootstrap "
+        "over passages.",
+        "",
+        f"Tables ({data['calibration']['tokens_a_text']} tokens of each text): {told}.",
+        "",
+        "| keys/values@tables | K bits | V bits | coded bits | n | KL, nats | ΔPPL | top-1 |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"![KL against bits]({path.with_suffix('.png').name})",
+        "",
+        *targets({n: list(u.values()) for n, u in found.items()}, model["name"]),
+    ]
+
+
+def far(data: dict[str, Any]) -> list[str]:
+    """Damage by position in a long context."""
+    model, found = data["model"], by_setting(data)
+    spans = ((1024, 2048), (2048, 4096), (6144, 8192))
+    lines = [
+        f"## {model['name']}: 8192 tokens, by position",
+        "",
+        "ΔPPL (and KL) of the tokens at these positions; the tables know the first 2048 positions.",
+        "",
+        "| keys/values@tables | n | "
+        + " | ".join(f"{a}–{b}" for a, b in spans)
+        + " | last over first |",
+        "|---|---|" + "---|" * (len(spans) + 1),
+    ]
+    for name, units in found.items():
+        cells, kept = [], []
+        for a, b in spans:
+            parts = [
+                r
+                for u in units.values()
+                for r in u["buckets"]
+                if a <= r[0] and r[0] < b and r[0] >= 1024
+            ]
+            total = np.array(parts)[:, 1:].sum(0)
+            ppl, kl = math.expm1(total[DNLL - 1] / total[0]), total[KL - 1] / total[0]
+            cells.append(f"{100 * ppl:+.1f} % ({kl:.4f})")
+            kept.append(ppl)
+        lines.append(
+            f"| `{name}` | {len(units)} | " + " | ".join(cells) + f" | {kept[-1] / kept[0]:.2f} |"
+        )
+    return [*lines, ""]
+
+
+def _bits(b: float) -> str:
+    return "–" if b >= 16 else f"{b:.3f}"
+
+
+def _span(e: Estimate, digits: int) -> str:
+    tail = "" if e.low is None else f" [{e.low:.{digits}f}, {e.high:.{digits}f}]"
+    return f"{e.mean:.{digits}f}{tail}"
+
+
+def _percent(e: Estimate) -> str:
+    tail = (
+        ""
+        if e.low is None
+        else f" [{100 * math.expm1(e.low):+.1f}, {100 * math.expm1(e.high):+.1f}]"
+    )
+    return f"{100 * math.expm1(e.mean):+.1f} %{tail}"
+
+
+def plot(rows: list[tuple[str, float, Estimate]], title: str, path: Path) -> None:
+    """PNG of KL against coded bits, keys alone and both streams."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    lines: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for name, coded, kl in rows:
+        codecs, _, tables = name.partition("@")
+        k, _, v = codecs.partition("/")
+        label = f"{k.partition(':')[0]} keys, {v.partition(':')[0]} values"
+        lines[label + (f" ({tables})" if tables else "")].append((coded, kl.mean))
+    for label, points in lines.items():
+        points.sort()
+        axes.plot(*zip(*points, strict=True), marker="o", ms=4, lw=1.2, label=label)
+    axes.set_yscale("log")
+    axes.set_xlabel("true bits per coded number")
+    axes.set_ylabel("KL to the uncompressed model, nats per token")
+    axes.set_title(title, fontsize=10)
+    axes.grid(True, which="both", alpha=0.25)
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=90)
+
+
+if __name__ == "__main__":
+    main()
