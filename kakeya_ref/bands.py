@@ -12,6 +12,8 @@ I64 = NDArray[np.int64]
 
 BAND = 8
 CAP = 7
+# Widest code of the trellis; wider ones are Lloyd-Max codes.
+WALKED = 3
 
 
 def widths(spread: F32, total: int) -> I64:

@@ -46,7 +46,7 @@ def values(codes: U64, bits: NDArray[np.int64]) -> F32:
     return np.stack([trellis_values(int(b))[at[:, i]] for i, b in enumerate(bits)], axis=1)
 
 
-def search(z: F32, bits: NDArray[np.int64]) -> U64:
+def search(z: F32, bits: NDArray[np.int64], weight: F32 | None = None) -> U64:
     """Codes of the walk of least squared error, by Viterbi's algorithm.
 
     Rule: trellis.search.branch, trellis.search.step, trellis.search.start, trellis.search.end
@@ -56,6 +56,8 @@ def search(z: F32, bits: NDArray[np.int64]) -> U64:
     z : (M, n) float32
         Coefficients in units of the gain.
     bits : (n,) int64
+    weight : (n,) float32, optional
+        What an error of each coefficient counts, where they count differently.
 
     Returns
     -------
@@ -63,7 +65,8 @@ def search(z: F32, bits: NDArray[np.int64]) -> U64:
 
     Notes
     -----
-    Level: bits. Each step is one subtraction, one product and one sum; nothing is reassociated.
+    Level: bits. Each step is one subtraction, one product and one sum; nothing is reassociated. A
+    weight is one more product, of the branch.
     """
     m, n = z.shape
     labels = trellis_labels()
@@ -76,6 +79,8 @@ def search(z: F32, bits: NDArray[np.int64]) -> U64:
         square = off * off
         choice[i] = square.argmin(axis=1)  # the lowest of equals
         branch = square.min(axis=1)
+        if weight is not None:
+            branch = branch * weight[i]
         both = (np.repeat(cost, 2, axis=1) + branch[:, labels]).reshape(m, 2, STATES)
         upper[i] = both[:, 1] < both[:, 0]
         cost = np.where(upper[i], both[:, 1], both[:, 0])

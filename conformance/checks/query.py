@@ -56,7 +56,7 @@ def check_query__any_spread_and_any_bytes(t: Trial) -> None:
 
 
 @check(
-    rules=["query.code.trellis", "query.gain.active", "query.encode.project", "query.row.bits"],
+    rules=["query.code.trellis", "query.code.boundary", "query.gain.active", "query.row.bits"],
     level="tie",
     needs={"encode"},
     over="drawn",

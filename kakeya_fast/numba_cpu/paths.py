@@ -36,8 +36,8 @@ def scratch(d, lanes):
 
 
 @serial
-def cheapest(z, width, labels, values, s):
-    """Codes of the cheapest path, in ``s.codes``.
+def cheapest(z, width, weight, labels, values, s, offset):
+    """Codes of the cheapest path, in ``s.codes`` from row ``offset`` on.
 
     Rule: query.code.trellis, num.fp32.no-fma
 
@@ -45,14 +45,19 @@ def cheapest(z, width, labels, values, s):
     ----------
     z : (n, V) float32
     width : (n,) int64
+    weight : (n,) float32
+        What an error of each coefficient counts.
     labels : (256,) int64
-    values : (7, 1024) float32
+    values : (7, 128) float32
     """
     n, lanes = z.shape
     s.cost[:] = np.float32(np.inf)
     s.cost[0] = np.float32(0)
     for i in range(n):
         _errors(z[i], width[i], values[width[i] - 1], s.error, s.upper[i])
+        for label in range(LABELS):
+            for v in range(lanes):
+                s.error[label, v] *= weight[i]
         for t in range(STATES):
             low, high = s.cost[t >> 1], s.cost[(t + STATES) >> 1]
             a, b = s.error[labels[t]], s.error[labels[t + STATES]]
@@ -70,7 +75,7 @@ def cheapest(z, width, labels, values, s):
                 t = other
         for i in range(n - 1, -1, -1):
             window = t + STATES * s.high[i, t, v]
-            s.codes[i, v] = 2 * s.upper[i, labels[window], v] + (window & 1)
+            s.codes[offset + i, v] = 2 * s.upper[i, labels[window], v] + (window & 1)
             t = window >> 1
 
 

@@ -20,12 +20,13 @@ from kakeya_ref.tables import (
     band_savings,
     gain_grid,
     gain_midpoints,
+    lloyd_max,
     trellis_labels,
     trellis_values,
 )
 from kakeya_ref.types import PageLayout
 
-WIDEST = 7
+WIDEST, WALKED = 7, 3
 
 
 class Plan(NamedTuple):
@@ -41,7 +42,8 @@ class Plan(NamedTuple):
     forward: np.ndarray  # (256,) float32, reciprocals of gains
     backward: np.ndarray  # (256,) float32, gains
     labels: np.ndarray  # (256,) int64
-    values: np.ndarray  # (7, 1024) float32, those of b bits in row b - 1
+    values: np.ndarray  # (7, 128) float32, of trellis and Lloyd-Max codes of b bits in row b - 1
+    thresholds: np.ndarray  # (7, 127) float32, infinite behind the last
 
 
 @lru_cache(maxsize=64)
@@ -51,9 +53,12 @@ def plan(layout: PageLayout) -> Plan:
     Rule: query.page.layout
     """
     grid = gain_grid()
-    values = np.zeros((WIDEST, 16 << (WIDEST - 1)), dtype=np.float32)
+    values = np.zeros((WIDEST, 1 << WIDEST), dtype=np.float32)
+    thresholds = np.full((WIDEST, (1 << WIDEST) - 1), np.inf, dtype=np.float32)
     for b in range(WIDEST):
-        values[b, : 16 << b] = trellis_values(b + 1)
+        row = trellis_values(b + 1) if b < WALKED else lloyd_max(b + 1)[0]
+        values[b, : len(row)] = row
+        thresholds[b, : (2 << b) - 1] = lloyd_max(b + 1)[1]
     return Plan(
         lane_count(layout),
         layout.nbytes,
@@ -66,6 +71,7 @@ def plan(layout: PageLayout) -> Plan:
         grid.copy(),
         np.asarray(trellis_labels(), dtype=np.int64),
         values,
+        thresholds,
     )
 
 
@@ -75,7 +81,8 @@ class Table(NamedTuple):
     mean: np.ndarray  # (D,) float32
     dense: np.ndarray  # (D, D) float32: the analysis, or the columns of the basis
     width: np.ndarray  # (D,) int64, bits of every coefficient; zeros behind the active ones
-    active: np.ndarray  # (1,) int64
+    active: np.ndarray  # (2,) int64: coefficients with bits, and those with Lloyd-Max codes
+    weight: np.ndarray  # (D,) float32, the spread of every coefficient's band
 
 
 @serial
@@ -124,10 +131,12 @@ def _read_table(bodies, at, analysis, synthesis, p, table):
             if saved > most:
                 best, most = i, saved
         bits[best] += 1
-    table.active[0] = 0
+    table.active[:] = 0
     for i in range(d):
         table.width[i] = bits[i // 8]
+        table.weight[i] = spread[i // 8]
         table.active[0] += 1 if bits[i // 8] else 0
+        table.active[1] += 1 if bits[i // 8] > WALKED else 0
     return FINE
 
 
@@ -143,7 +152,8 @@ def _empty(d):
         np.empty(d, np.float32),
         np.empty((d, d), np.float32),
         np.empty(d, np.int64),
-        np.zeros(1, np.int64),
+        np.zeros(2, np.int64),
+        np.empty(d, np.float32),
     )
 
 
@@ -170,9 +180,25 @@ def _encode_lanes(p0, p, table, bits, y, squares, gain, byte, paths, page):
     for i in range(n):
         for v in range(p.lanes):
             z[i, v] *= gain[v]
-    cheapest(z, table.width[:n], p.labels, p.values, paths)
+    wide = table.active[1]
+    for i in range(wide):
+        _count(z[i], p.thresholds[table.width[i] - 1], table.width[i], paths.codes[i])
+    some = slice(wide, n)
+    cheapest(z[some], table.width[some], table.weight[some], p.labels, p.values, paths, wide)
     _pack(paths.codes, table.width[:n], byte, p, p0, page)
     return FINE
+
+
+@serial
+def _count(z, thresholds, width, codes):
+    """Thresholds below each number, by halving. Rule: query.code.boundary"""
+    for v in range(len(z)):
+        code, step = 0, 1 << (width - 1)
+        while step:
+            if z[v] > thresholds[code + step - 1]:
+                code += step
+            step >>= 1
+        codes[v] = code
 
 
 @serial
@@ -253,7 +279,13 @@ def _decode_pages(pages, out, bodies, of_page, p, kind, mode, start, stop):
         active = table.active[0]
         for p0 in range(0, tokens, p.lanes):
             _unpack(page, table.width[:active], p, p0, codes)
-            walk(codes, table.width[:active], p.labels, p.values, y)
+            wide = table.active[1]
+            for i in range(wide):
+                row = p.values[table.width[i] - 1]
+                for v in range(p.lanes):
+                    y[i, v] = row[codes[i, v]]
+            some = slice(wide, active)
+            walk(codes[some], table.width[some], p.labels, p.values, y[some])
             for v in range(p.lanes):
                 scale = p.backward[page[p0 + v]]
                 for i in range(active):

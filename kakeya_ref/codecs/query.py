@@ -1,4 +1,4 @@
-"""``query``: a calibrated transform, bits by band, one trellis through all of them."""
+"""``query``: a calibrated transform, bits by band, a trellis where they are few."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from kakeya_ref import bands, chains, trellis
 from kakeya_ref.layout import band_bits
 from kakeya_ref.scaling import gain_byte, gain_of, reciprocal_of, rms
 from kakeya_ref.skeletons import Skeleton
+from kakeya_ref.tables import lloyd_max
 from kakeya_ref.types import PageLayout
 
 F32 = NDArray[np.float32]
@@ -18,8 +19,8 @@ U64 = NDArray[np.uint64]
 def encode(x: F32, layout: PageLayout, tables: Skeleton) -> dict[str, U64]:
     """Fields of vectors in frame coordinates (N, P, D).
 
-    Rule: query.encode.project, query.gain.active, query.code.trellis, query.value.range,
-    query.row.bits
+    Rule: query.encode.project, query.gain.active, query.code.boundary, query.code.trellis,
+    query.value.range, query.row.bits
 
     Raises
     ------
@@ -34,10 +35,36 @@ def encode(x: F32, layout: PageLayout, tables: Skeleton) -> dict[str, U64]:
         chains.finite(y, "query.value.range")
         scale = gain_byte(rms(y))
         z = y * reciprocal_of(scale)[:, None]
-        codes = np.where(scale[:, None] == 0, 0, trellis.search(z, width).astype(np.int64))
+        codes = np.where(scale[:, None] == 0, 0, _codes(z, width, part.spread))
         scales.append(scale.astype(np.uint64))
         rows.append(bands.pack(codes, width).astype(np.uint64))
     return {"scales": np.stack(scales), "codes": np.stack(rows)}
+
+
+def _codes(z: F32, width: NDArray[np.int64], spread: F32) -> NDArray[np.int64]:
+    """Lloyd-Max codes of the wide bands, and a walk of least error through the others.
+
+    Rule: query.code.boundary, query.code.trellis
+    """
+    wide = int((width > bands.WALKED).sum())
+    codes = np.zeros(z.shape, dtype=np.int64)
+    for i in range(wide):
+        codes[:, i] = np.searchsorted(lloyd_max(int(width[i]))[1], z[:, i], side="left")
+    if wide < len(width):
+        weight = np.repeat(spread, bands.BAND)[wide : len(width)]
+        codes[:, wide:] = trellis.search(z[:, wide:], width[wide:], weight).astype(np.int64)
+    return codes
+
+
+def _values(codes: NDArray[np.int64], width: NDArray[np.int64]) -> F32:
+    """Numbers of codes, before the gain. Rule: query.decode.product"""
+    wide = int((width > bands.WALKED).sum())
+    out = np.zeros(codes.shape, dtype=np.float32)
+    for i in range(wide):
+        out[:, i] = lloyd_max(int(width[i]))[0][codes[:, i]]
+    if wide < len(width):
+        out[:, wide:] = trellis.values(codes[:, wide:].astype(np.uint64), width[wide:])
+    return out
 
 
 def coefficients(fields: dict[str, U64], layout: PageLayout, tables: Skeleton) -> F32:
@@ -52,7 +79,7 @@ def coefficients(fields: dict[str, U64], layout: PageLayout, tables: Skeleton) -
     for n, row in enumerate(rows):
         part, _ = chains.tables_of(tables, layout, n)
         width = bands.widths(part.spread, total)
-        values = trellis.values(bands.unpack(row, width).astype(np.uint64), width)
+        values = _values(bands.unpack(row, width), width)
         out[n, :, : len(width)] = np.where(scale[n] == 0, 0, values * gain_of(scale[n]))
     return out
 

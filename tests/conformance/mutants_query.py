@@ -76,9 +76,11 @@ class EveryCodeAlone(Mutant):
     codecs = ("query",)
 
     @staticmethod
-    def search(z, width):
+    def search(z, width, weight):
         half = len(width) // 2
-        parts = [true["search"](z[:, s], width[s]) for s in (slice(half), slice(half, None))]
+        parts = [
+            true["search"](z[:, s], width[s], weight[s]) for s in (slice(half), slice(half, None))
+        ]
         return np.concatenate(parts, axis=1)
 
     patches = ((trellis, "search", search.__func__),)
@@ -95,3 +97,11 @@ class ForgottenMean(Mutant):
         return true["synthesise"](c, part, rule) - part.mean
 
     patches = ((chains, "synthesise", synthesise.__func__),)
+
+
+class UnweightedWalk(Mutant):
+    """Counts errors of all components alike."""
+
+    rule = "query.code.trellis"
+    codecs = ("query",)
+    patches = ((trellis, "search", lambda z, bits, weight: true["search"](z, bits)),)

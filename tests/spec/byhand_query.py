@@ -18,7 +18,8 @@ from byhand_codecs import Page, take
 
 SPEC = Path(__file__).parents[2] / "spec"
 TRELLIS = json.loads((SPEC / "trellis.json").read_text("utf-8"))
-SAVINGS = json.loads((SPEC / "tables.json").read_text("utf-8"))["query"]["savings"]
+TABLES = json.loads((SPEC / "tables.json").read_text("utf-8"))
+SAVINGS = TABLES["query"]["savings"]
 Row = list[float]
 Table = dict[str, list[Row]]
 
@@ -55,14 +56,14 @@ def label(lows: list[int]) -> int:
     return out
 
 
-def walk(z: Row, bits: list[int]) -> list[int]:
+def walk(z: Row, bits: list[int], weight: Row) -> list[int]:
     """Codes of least cost; a path is known by its last seven low bits, oldest first."""
     paths: dict[tuple[int, ...], tuple[float, list[int]]] = {(0,) * 7: (0.0, [])}
-    for number, n in zip(z, bits, strict=True):
+    for number, n, w in zip(z, bits, weight, strict=True):
         table, nearest = floats(TRELLIS["values"][str(n)]), []
         for name in range(16):
             square = [mul(sub(number, v), sub(number, v)) for v in table[name::16]]
-            nearest.append((min(square), square.index(min(square))))
+            nearest.append((mul(min(square), w), square.index(min(square))))
         grown: dict[tuple[int, ...], tuple[float, list[int]]] = {}
         for lows in sorted(paths):
             cost, codes = paths[lows]
@@ -76,6 +77,18 @@ def walk(z: Row, bits: list[int]) -> list[int]:
     return next(paths[lows][1] for lows in sorted(paths) if paths[lows][0] == least)
 
 
+def encoded(z: Row, bits: list[int], weight: Row) -> list[int]:
+    """Codes of wide numbers by thresholds, of the others by a walk."""
+    wide = sum(n > 3 for n in bits)
+    cuts = [lloyd(n, "thresholds") for n in bits[:wide]]
+    codes = [sum(v > cut for cut in row) for v, row in zip(z, cuts, strict=False)]
+    return codes + walk(z[wide:], bits[wide:], weight[wide:])
+
+
+def lloyd(n: int, which: str) -> Row:
+    return floats(TABLES["lloyd_max"][str(n)][which])
+
+
 def encode(p: dict[str, Any], x: Page, data: bytes, analysis: list[Row] | None = None) -> bytes:
     """Page body of a page, with the table body ``data``."""
     d = len(x[0])
@@ -87,7 +100,8 @@ def encode(p: dict[str, Any], x: Page, data: bytes, analysis: list[Row] | None =
             raise OverflowError("value.range")
         byte = hand.gain_byte(hand.rms(y))
         z = [mul(v, GRID[256 - byte]) if byte else 0.0 for v in y]
-        codes = walk(z, bits) if byte else [0] * len(bits)
+        weight = [s for s in t["spread"][0] for _ in range(8)][: len(bits)]
+        codes = encoded(z, bits, weight) if byte else [0] * len(bits)
         text = "".join(f"{code:0{n}b}" for code, n in zip(codes, bits, strict=True))
         scales += bytes([byte])
         rows += int(text, 2).to_bytes(total, "big")
@@ -104,6 +118,10 @@ def decode(p: dict[str, Any], page: bytes, data: bytes, tokens: int, d: int) -> 
         text, lows, out = f"{int.from_bytes(row, 'big'):0{8 * total}b}", [], [0.0] * d
         for j, n in enumerate(bits):
             code, text = int(text[:n], 2), text[n:]
+            if n > 3:
+                value = lloyd(n, "centroids")[code]
+                out[j] = mul(value, GRID[page[i]]) if page[i] else 0.0
+                continue
             lows.append(code & 1)
             value = floats(TRELLIS["values"][str(n)])[16 * (code >> 1) + label(lows)]
             out[j] = mul(value, GRID[page[i]]) if page[i] else 0.0

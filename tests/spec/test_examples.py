@@ -20,9 +20,9 @@ from kakeya_ref import (
     rotation,
     scaling,
     tables,
-    trellis,
 )
 from kakeya_ref.backend import ReferenceBackend
+from kakeya_ref.codecs import query
 from kakeya_ref.skeletons import Skeleton, parts, table_body, widen16
 
 F32 = np.ndarray
@@ -75,7 +75,7 @@ class Bench:
         return bands.widths(self.part.spread, layout.band_bits(self.codec, len(self.x)))
 
     def walk(self) -> F32:
-        return trellis.search(self.z(), self.width())[0].astype(np.float32)
+        return query._codes(self.z(), self.width(), self.part.spread)[0].astype(np.float32)
 
     def y(self) -> F32:
         x = self.x[None]
