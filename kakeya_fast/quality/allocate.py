@@ -1,7 +1,7 @@
 """Rate allocation: what a bit is worth in each layer and stream, and how a budget is spent on it.
 
-Each layer and stream is coded alone, all else exact, at two rates; KL falls about exponentially
-with bits, so two points give the curve of all candidates. Damages of layers add up nearly, so
+Each layer and stream is coded alone, all else exact, at one rate or more; KL falls about
+exponentially with bits, so a few points give the curve of all candidates. Damages of layers add up nearly, so
 that the plan of least summed KL is found greedily: the step that saves most KL per bit comes
 first, along the lower convex hull of each curve.
 """
@@ -18,7 +18,7 @@ from kakeya_fast.quality.setting import Setting, ranges
 from kakeya_ref.errors import UsageError
 from kakeya_ref.layout import page_layout
 
-# Where one rate was measured: a bit less noise is a quarter of the error.
+# Beyond what was measured: a bit more is a quarter of the error.
 NATS_PER_BIT = -2 * math.log(2)
 
 
@@ -102,17 +102,22 @@ def curve(
         One or more; a KL of 0 or less, which noise can give, counts as very small.
     """
     known = sorted((shape.bits(c, stream), math.log(max(kl, 1e-9))) for c, kl in measured.items())
-    slope = NATS_PER_BIT
-    if len(known) > 1 and known[-1][0] > known[0][0]:
-        slope = (known[-1][1] - known[0][1]) / (known[-1][0] - known[0][0])
-        # More bits never do harm; a slope that says so is noise.
-        slope = min(slope, NATS_PER_BIT / 4)
     steps = []
     for codec in candidates:
         bits = shape.bits(codec, stream)
-        near = min(known, key=lambda k: abs(k[0] - bits))
-        steps.append(Step(codec, bits, math.exp(near[1] + slope * (bits - near[0]))))
+        steps.append(Step(codec, bits, math.exp(_along(known, bits))))
     return hull(steps)
+
+
+def _along(known: Sequence[tuple[float, float]], bits: float) -> float:
+    """Log KL at a rate: on the line between two measured, or as theory has it beyond them."""
+    below = [point for point in known if point[0] <= bits]
+    above = [point for point in known if point[0] >= bits]
+    if below and above and above[0][0] > below[-1][0]:
+        share = (bits - below[-1][0]) / (above[0][0] - below[-1][0])
+        return below[-1][1] + share * (above[0][1] - below[-1][1])
+    near = (below or above)[-1 if below else 0]
+    return near[1] + NATS_PER_BIT * (bits - near[0])
 
 
 def hull(steps: Sequence[Step]) -> list[Step]:
