@@ -1,9 +1,9 @@
 """Rate allocation: what a bit is worth in each layer and stream, and how a budget is spent on it.
 
 Each layer and stream is coded alone, all else exact, at one rate or more; KL falls about
-exponentially with bits, so a few points give the curve of all candidates. Damages of layers add up nearly, so
-that the plan of least summed KL is found greedily: the step that saves most KL per bit comes
-first, along the lower convex hull of each curve.
+exponentially with bits, so a few points give the curve of all candidates. Damages of layers add
+up nearly, so that the plan of least summed KL is found greedily: the step that saves most KL per
+bit comes first, along the lower convex hull of each curve.
 """
 
 from __future__ import annotations
