@@ -95,7 +95,8 @@ def _bits(string: str, head_dim: int) -> float:
 
 
 def _string(name: str, values: dict[str, Any]) -> str:
-    tail = ",".join(f"{n}={v}" for n, v in values.items())
+    rules = registry()["codecs"][name].get("params", {})
+    tail = ",".join(f"{n}={spelled(rules[n], v)}" for n, v in values.items())
     return f"{name}:{tail}" if tail else name
 
 
