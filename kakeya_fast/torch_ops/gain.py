@@ -62,7 +62,9 @@ class Gain:
         bad : (N, P) bool
             Above the grid; NaN too, which a butterfly of infinities makes.
         """
-        rms = (halving_sum(y * y) / self.count).sqrt()
+        # torch's float32 root is not correctly rounded on every CPU (AVX2 on AMD); rounding its
+        # float64 root is, since no root of a float32 lies near enough to a midpoint.
+        rms = (halving_sum(y * y) / self.count).double().sqrt().float()
         byte = torch.bucketize(rms, self.middle).to(torch.uint8)
         return byte, ~(rms <= self.limit)
 
