@@ -15,8 +15,9 @@ from kakeya_ref.errors import Unsupported
 def test_both_names_come_with_their_masks_once():
     register()
     register()
-    names = [n for n in AttentionInterface().valid_keys() if n.startswith("kakeya")]
-    assert sorted(names) == ["kakeya_eager", "kakeya_sdpa"]
+    # Others of ours may be there: what listens to a model while it is calibrated.
+    names = list(AttentionInterface().valid_keys())
+    assert [names.count(name) for name in ("kakeya_eager", "kakeya_sdpa")] == [1, 1]
     assert ALL_MASK_ATTENTION_FUNCTIONS["kakeya_sdpa"] is sdpa_mask
     assert ALL_MASK_ATTENTION_FUNCTIONS["kakeya_eager"] is eager_mask
 

