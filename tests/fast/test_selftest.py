@@ -119,8 +119,10 @@ def test_failed_selftest_is_loud_when_named_and_skipped_with_a_warning_when_not(
     with pytest.raises(Unsupported, match="flips differs in page of frozen vector"):
         get_backend("flips")
     assert get_backend().name == "torch"
-    assert [r.levelname for r in caplog.records] == ["WARNING"]
-    assert "flips" in caplog.text
+    # What is merely told depends on who has asked to hear it in this process.
+    warned = [r for r in caplog.records if r.levelname != "INFO"]
+    assert [r.levelname for r in warned] == ["WARNING"]
+    assert "flips" in warned[0].getMessage()
 
 
 @pytest.mark.usefixtures("_broken_first")
