@@ -38,7 +38,7 @@ imports: setup
 # Every backend passes the door that is open to third parties.
 conform: setup
 	$(BIN)/kakeya conform ref --profile quick
-	$(BIN)/kakeya conform numba --profile standard
+	$(BIN)/kakeya conform numba --profile quick
 	$(BIN)/kakeya conform cuda-host --profile standard
 	OMP_NUM_THREADS=1 $(BIN)/kakeya conform torch --profile quick
 

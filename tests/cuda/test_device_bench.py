@@ -140,9 +140,7 @@ def test_limits_fit_into_nine_minutes() -> None:
 
 def test_what_the_suite_draws_is_known_before_it_runs() -> None:
     units = gpu_conform.drawn("quick")
-    assert {unit.source for unit in units} == {
-        f"{n}.cu" for n in ("raw", "fp8", "int", "scalar", "attend")
-    } | {"lattice.cu"}
+    assert {unit.source for unit in units} == {p.name for p in params.SOURCES.glob("*.cu")}
     assert len(units) == len(set(units)) > 300
     kinds = {d for unit in units for d in unit.defines if d.startswith("-DKAKEYA_KIND")}
     assert kinds == {f"-DKAKEYA_KIND={params.KINDS[k]}" for k in ("float32", "float16")}
