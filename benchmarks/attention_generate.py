@@ -19,6 +19,7 @@ CHUNK, ROUNDS = 1024, 3
 CODECS = ("scalar:b=4", "scalar:b=4")
 
 
+@torch.no_grad()
 def generation(name: str, context: int, new: int, clock: str) -> dict[str, Any]:
     """Tokens a second and peak memory of both caches, filled from one and the same prefill.
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kakeya_fast.torch_ops import checks
+from kakeya_fast.torch_ops import checks, tabled
 from kakeya_fast.torch_ops.core import CODECS, PageCore
 from kakeya_ref.contract import as_pages, as_vectors
 from kakeya_ref.errors import Malformed, RangeError, Unsupported
@@ -20,6 +20,8 @@ from kakeya_ref.types import Basis, PageLayout, Support
 
 # Numbers handled at once: the temporaries of a chunk stay in cache, and memory stays bounded.
 CHUNK = 1 << 18
+# A device has room, and each operation costs a launch.
+DEVICE_CHUNK = 1 << 21
 
 
 class Backend:
@@ -53,11 +55,11 @@ class Backend:
         return Backend, (str(self.device),)
 
     def supports(self, layout: PageLayout) -> Support:
-        """Every registered codec without tables, on little-endian hosts."""
-        if table_kind(layout.codec):
+        """All but codecs whose tables are fitted to each block, on little-endian hosts."""
+        if table_kind(layout.codec) and layout.codec.id not in tabled.CODECS:
             reason = f"{layout.codec.id} needs tables, which torch code does not read; numba does"
             return Support(False, frozenset(), reason)
-        if layout.codec.id not in CODECS:
+        if layout.codec.id not in (*CODECS, *tabled.CODECS):
             return Support(False, frozenset(), f"no torch code for codec {layout.codec.id}")
         if sys.byteorder != "little":
             return Support(False, frozenset(), "pages need a little-endian host")
@@ -73,7 +75,7 @@ class Backend:
     ) -> NDArray[np.uint8]:
         """Page bodies of an array; see :meth:`kakeya_ref.contract.Backend.encode`."""
         tensor = checks.from_numpy(as_vectors(x, layout)).to(self.device)
-        return self._encode(tensor, layout, None).cpu().numpy()
+        return self._encode(tensor, layout, None, tables).cpu().numpy()
 
     def decode(
         self,
@@ -86,7 +88,7 @@ class Backend:
     ) -> NDArray[np.float32]:
         """Numbers of page bodies; see :meth:`kakeya_ref.contract.Backend.decode`."""
         tensor = checks.from_numpy(as_pages(pages, layout)).to(self.device)
-        return self.decode_tensor(tensor, layout, basis=basis).cpu().numpy()
+        return self.decode_tensor(tensor, layout, basis=basis, tables=tables).cpu().numpy()
 
     @torch.no_grad()
     def encode_tensor(
@@ -102,8 +104,8 @@ class Backend:
             On this backend's device, any strides.
         out : (N, layout.nbytes) uint8, optional
             Written in place, rows may be strided; untouched when an error is raised.
-        tables : optional
-            Not looked at: no codec offered here needs any.
+        tables : kakeya_ref.skeletons.Skeleton, optional
+            NumPy arrays also here; codecs without tables do not look at them.
 
         Returns
         -------
@@ -113,7 +115,7 @@ class Backend:
         ------
         ShapeError, RangeError, Unsupported
         """
-        return self._encode(checks.as_vectors(x, layout, self.device), layout, out)
+        return self._encode(checks.as_vectors(x, layout, self.device), layout, out, tables)
 
     @torch.no_grad()
     def decode_tensor(
@@ -134,8 +136,8 @@ class Backend:
             On this backend's device, rows may be strided.
         out : (N, P, D), optional
             Written in place instead of a new ``dtype`` tensor; untouched when an error is raised.
-        tables : optional
-            Not looked at, as in :meth:`encode_tensor`.
+        tables : kakeya_ref.skeletons.Skeleton, optional
+            As in :meth:`encode_tensor`.
 
         Returns
         -------
@@ -147,13 +149,17 @@ class Backend:
         """
         checks.basis(basis)
         checks.as_pages(pages, layout, self.device)
-        core = self._ready(layout)
-        decode = core.vectors if basis == "vectors" else core.coefficients
+        self._check(layout)
         shape = (len(pages), layout.tokens, layout.head_dim)
         if out is not None:
             checks.out(out, shape, None, self.device)
         done = torch.empty(shape, dtype=dtype if out is None else out.dtype, device=self.device)
-        step = max(1, CHUNK // (layout.tokens * layout.head_dim))
+        step = self._step(layout)
+        if layout.codec.id in tabled.CODECS:
+            tabled.decode(pages, layout, tables, step, basis == "vectors", done)
+            return done if out is None else out.copy_(done)
+        core = self._core(layout)
+        decode = core.vectors if basis == "vectors" else core.coefficients
         for first in range(0, len(pages), step):
             y, bad = decode(pages[first : first + step])
             where = checks.first_bad(bad, first)
@@ -162,12 +168,16 @@ class Backend:
             done[first : first + step] = y
         return done if out is None else out.copy_(done)
 
-    def _encode(self, x: Tensor, layout: PageLayout, out: Tensor | None) -> Tensor:
-        core = self._ready(layout)
+    def _encode(self, x: Tensor, layout: PageLayout, out: Tensor | None, tables: Any) -> Tensor:
+        self._check(layout)
         if out is not None:
             checks.out(out, (len(x), layout.nbytes), torch.uint8, self.device)
+        step = self._step(layout)
+        if layout.codec.id in tabled.CODECS:
+            done = tabled.encode(x, layout, tables, step)
+            return done if out is None else out.copy_(done)
+        core = self._core(layout)
         done = torch.empty((len(x), layout.nbytes), dtype=torch.uint8, device=self.device)
-        step = max(1, CHUNK // (layout.tokens * layout.head_dim))
         for first in range(0, len(x), step):
             body, bad = core.encode(x[first : first + step])
             where = checks.first_bad(bad, first)
@@ -176,9 +186,13 @@ class Backend:
             done[first : first + step] = body
         return done if out is None else out.copy_(done)
 
-    def _ready(self, layout: PageLayout) -> PageCore:
+    def _step(self, layout: PageLayout) -> int:
+        """Pages handled at once."""
+        chunk = CHUNK if self.device.type == "cpu" else DEVICE_CHUNK
+        return max(1, chunk // (layout.tokens * layout.head_dim))
+
+    def _check(self, layout: PageLayout) -> None:
         support = self.supports(layout)
         if not support.ok:
             raise Unsupported("backend.codec.offered", support.reason)
         checks.refuse_flushing(self.device)
-        return self._core(layout)
