@@ -6,18 +6,21 @@
 namespace kakeya {
 
 constexpr float LOG2E = 1.44269504f, LN2 = 0.693147181f;
+constexpr int AT_ONCE = 16;  // partials that a lane asks for before it waits
 constexpr int SHARE = 4;  // partials of a lane: with one over other tokens, 127 at most
 
-/// Query row `row` of the block into shared memory: scaled by a power of two, as fp16, in the
-/// order of the keys' octets.
-KAKEYA_FN void stage_query(Attend p, const Block& k, int row) {
+struct QueryRow {
+  Lane<float> x[K_OCTETS];
+};
+
+/// Query row `row` of the block, in the order of the keys' octets; zeros if there is none.
+KAKEYA_FN QueryRow read_query(Attend p, const Block& k, int row) {
   const AttendArgs& a = *k.a;
   const int m = k.first_m + row;
-  const bool there = m < a.rows;
+  const bool there = row < rows_of(p) && m < a.rows;
   const i64 begin = ((i64(k.row) * a.heads + k.head) * a.rows + m) * p.D;
   const Lane<int> lane = lane_number(), nibble = lane % 8;
-  Lane<float> x[K_OCTETS];
-  Lane<float> largest = 0.0f;
+  QueryRow q;
   KAKEYA_UNROLL
   for (int i = 0; i < p.D / 32; ++i) {
     const Lane<int> octet = lane / 8 + 4 * i;
@@ -25,12 +28,23 @@ KAKEYA_FN void stage_query(Attend p, const Block& k, int row) {
     if (p.kind == F32) {
       Lane<u32> w;
       read_words<1>(a.q, at * i64(4), there, &w);
-      x[i] = real(w);
+      q.x[i] = real(w);
     } else {
-      x[i] = half_of(p.kind, read_small<u16>(a.q, at * i64(2), there), 0);
+      q.x[i] = half_of(p.kind, read_small<u16>(a.q, at * i64(2), there), 0);
     }
-    largest = greatest(largest, real(bits(x[i]) & MAGNITUDE));
   }
+  return q;
+}
+
+/// A query row into shared memory: scaled by a power of two, as fp16.
+KAKEYA_FN void stage_query(Attend p, const Block& k, int row, const QueryRow& q) {
+  const AttendArgs& a = *k.a;
+  const int m = k.first_m + row;
+  const bool there = m < a.rows;
+  const Lane<int> lane = lane_number(), nibble = lane % 8;
+  Lane<float> largest = 0.0f;
+  KAKEYA_UNROLL
+  for (int i = 0; i < p.D / 32; ++i) largest = greatest(largest, real(bits(q.x[i]) & MAGNITUDE));
   KAKEYA_UNROLL
   for (int o = 1; o < WARP; o *= 2) largest = greatest(largest, shuffle_xor(largest, o));
   largest = clamp(largest, 0x1p-100f, 0x1p126f);
@@ -43,7 +57,7 @@ KAKEYA_FN void stage_query(Attend p, const Block& k, int row) {
     const Lane<int> holder = octet / each + row % 8 * 4;
     const Lane<int> word = ((tile * p.NT + row / 8) * WARP + holder) * 2 + nibble / 2 % 2;
     put_shared_small(k.shared + shared_queries(p), cast<u32>(word * 4 + nibble % 2 * 2), true,
-                     to_f16(mul(x[i], inverse)));
+                     to_f16(mul(q.x[i], inverse)));
   }
   const float scale = p.softcap ? a.scaling / a.softcap : a.scaling * LOG2E;
   const Lane<i64> at = i64((i64(k.row) * a.heads + k.head) * a.rows + m);
@@ -58,12 +72,11 @@ KAKEYA_FN void stage_query(Attend p, const Block& k, int row) {
 }
 
 /// What the bytes of a stream name into shared memory, once for each bank or pair of banks.
-KAKEYA_FN void stage_named(Attend p, const Block& k, int warp, bool v) {
+KAKEYA_FN void stage_named(Attend p, const Block& k, int warp, bool v,
+                           const Lane<u32>& number) {
   const Code c = code_of_stream(p, v);
   const bool four = names_four(c);
   const Lane<int> lane = lane_number();
-  const Lane<i64> from = cast<i64>(lane % 16) + i64(NUMBERS + (v ? 16 : 0));
-  const Lane<u32> number = lookup_global<u32>(k.a->tables, from, true);
   KAKEYA_ROLLED
   for (int i = warp; i < named_bytes(c); i += p.warps) {
     // A byte names two numbers of 4 bits each, or four of 2 bits in a pair of words.
@@ -80,13 +93,21 @@ KAKEYA_FN void stage_named(Attend p, const Block& k, int warp, bool v) {
 /// Step 1: begin the first copies; put tables and queries into shared memory.
 KAKEYA_FN void attend_begin(Attend p, const Block& k, int warp, State& s) {
   find_tiles(p, k, warp, s);
+  // Everything that is read at the start is asked for before anything is waited for.
+  const Lane<i64> at = cast<i64>(lane_number() % 16) + i64(NUMBERS);
+  const Lane<u32> keys = lookup_global<u32>(k.a->tables, at, p.KC != PERMUTED);
+  const Lane<u32> values = lookup_global<u32>(k.a->tables, at + i64(16), p.VC != PERMUTED);
+  const QueryRow q = read_query(p, k, warp);
   look_up(p, k, 0, s);
   KAKEYA_ROLLED
   for (int i = 0; i < p.stages - 1; ++i) issue(p, k, stages_of(p, k, warp), i, s);
+  if (warp < rows_of(p)) stage_query(p, k, warp, q);
   KAKEYA_ROLLED
-  for (int row = warp; row < rows_of(p); row += p.warps) stage_query(p, k, row);
-  if (p.KC != PERMUTED) stage_named(p, k, warp, false);
-  if (p.VC != PERMUTED) stage_named(p, k, warp, true);
+  for (int row = warp + p.warps; row < rows_of(p); row += p.warps) {
+    stage_query(p, k, row, read_query(p, k, row));
+  }
+  if (p.KC != PERMUTED) stage_named(p, k, warp, false, keys);
+  if (p.VC != PERMUTED) stage_named(p, k, warp, true, values);
 }
 
 /// Step 2: all tiles of the warp.
@@ -114,13 +135,12 @@ KAKEYA_FN void attend_run(Attend p, const Block& k, int warp, State& s) {
     issue(p, k, stages, next, s);
     const u8* stage = stages + i % p.stages * stage_bytes(p);
     if (shared_int(stage, 0) <= 0) continue;
-    KAKEYA_ROLLED
-    for (int token = 0; token < p.T; token += 16) {
-      Logits y;
-      multiply_keys(p, stage, token, keys, q, y);
-      soften(p, k, stage, token, q, s, y);
-      multiply_values(p, stage, token, values, y, s);
-    }
+    Logits y[TILES_M];
+    KAKEYA_UNROLL
+    for (int m = 0; m < p.T / 16; ++m) multiply_keys(p, stage, 16 * m, keys, q, y[m]);
+    soften(p, k, stage, q, s, y);
+    KAKEYA_UNROLL
+    for (int m = 0; m < p.T / 16; ++m) multiply_values(p, stage, 16 * m, values, y[m], s);
   }
   copies_wait<0>();
   KAKEYA_UNROLL
@@ -145,20 +165,21 @@ KAKEYA_FN void attend_share(Attend p, const Block& k, int warp, State& s) {
     for (int c = 0; c < 2; ++c) {
       const Lane<int> row = lane % 4 * 2 + (n * 8 + c);
       Lane<float> largest = NEVER, total = 0.0f;
-      KAKEYA_UNROLL_SOME
+      KAKEYA_UNROLL
       for (int w = 0; w < p.warps; ++w) {
         largest = greatest(largest, real(read_shared(stats, cast<u32>((row + w * rows_of(p)) * 8), true)));
       }
+      factor[c] = power2(sub(s.largest[2 * n + c], largest));
+      if (warp > 0) continue;
       KAKEYA_UNROLL_SOME
       for (int w = 0; w < p.warps; ++w) {
         Lane<u32> both[2];
         shared_words<2>(stats, cast<u32>((row + w * rows_of(p)) * 8), both);
         total = fused(real(both[1]), power2(sub(real(both[0]), largest)), total);
       }
-      factor[c] = power2(sub(s.largest[2 * n + c], largest));
       const Lane<u32> block[2] = {bits(largest), bits(total)};
       write_shared<2>(k.shared + shared_stats(p), cast<u32>((row + p.warps * rows_of(p)) * 8),
-                      (lane < 4) & (warp == 0), block);
+                      lane < 4, block);
     }
     KAKEYA_UNROLL
     for (int i = 0; i < p.DV / 16; ++i) {
@@ -264,7 +285,7 @@ KAKEYA_FN void attend_merge(Attend p, const Block& k, int warp) {
   const AttendArgs& a = *k.a;
   const int size = p.DV * rows_of(p);
   const float* part = a.work + i64(k.number) * a.splits * partial_floats(p);
-  KAKEYA_ROLLED
+  KAKEYA_PAIRED
   for (int i = warp * WARP; i < size; i += p.warps * WARP) {
     const Lane<int> at = lane_number() + i, slot = at / rows_of(p), row = at % rows_of(p);
     const Lane<bool> on = row + k.first_m < a.rows;
@@ -279,12 +300,21 @@ KAKEYA_FN void attend_merge(Attend p, const Block& k, int warp) {
       const Lane<u32> from = cast<u32>((row + a.splits * rows_of(p)) * 4);
       sum = mul(real(read_shared(k.shared, from, true)), lookup_global<float>(a.other, out, on));
     }
-    KAKEYA_UNROLL_SOME
-    for (int split = 0; split < a.splits; ++split) {
-      const Lane<float> x =
-          read_fresh(part, cast<i64>(at) + i64(split) * partial_floats(p), true);
-      const Lane<u32> from = cast<u32>((row + split * rows_of(p)) * 4);
-      sum = fused(x, real(read_shared(k.shared, from, true)), sum);
+    const Lane<u32> weights = cast<u32>(row * 4);
+    KAKEYA_ROLLED
+    for (int split = 0; split < a.splits; split += AT_ONCE) {
+      Lane<float> x[AT_ONCE];
+      KAKEYA_UNROLL
+      for (int j = 0; j < AT_ONCE; ++j) {
+        x[j] = read_fresh(part, cast<i64>(at) + i64(split + j) * partial_floats(p),
+                          split + j < a.splits);
+      }
+      KAKEYA_UNROLL
+      for (int j = 0; j < AT_ONCE; ++j) {
+        if (split + j >= a.splits) break;
+        const u32 from = u32((split + j) * rows_of(p) * 4);
+        sum = fused(x[j], real(read_shared(k.shared, weights + from, true)), sum);
+      }
     }
     const Lane<u32> word = bits(sum);
     write_words<1>(a.out, out * i64(4), on, &word);

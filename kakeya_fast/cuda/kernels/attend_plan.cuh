@@ -50,10 +50,11 @@ KAKEYA_FN constexpr bool names_four(Code c) { return c.b == 2 && c.way == LOOKED
 #if defined(__CUDACC__)
 constexpr int K_OCTETS = KAKEYA_D / 32;   // of a lane, for one key
 constexpr int V_OCTETS = KAKEYA_DV / 64;  // of a lane, for one value
+constexpr int TILES_M = KAKEYA_T / 16;
 constexpr int TILES_N = KAKEYA_NT;
 constexpr int STAGES = KAKEYA_STAGES;
 #else
-constexpr int K_OCTETS = 8, V_OCTETS = 4, TILES_N = 4, STAGES = 1;
+constexpr int K_OCTETS = 8, V_OCTETS = 4, TILES_M = 2, TILES_N = 4, STAGES = 1;
 #endif
 
 struct AttendArgs {

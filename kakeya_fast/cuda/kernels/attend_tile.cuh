@@ -117,11 +117,12 @@ KAKEYA_FN void raise(Attend p, State& s, const Lane<float>* most_here) {
   }
 }
 
-/// The gain of a scale byte, over the constant that codes' values are kept times.
+/// The gain of a scale byte, over the constant that codes' values are kept times; of all tokens of
+/// the tile, one in a lane.
 ///
 /// Rule: scale.byte.grid, scale.byte.zero
-KAKEYA_FN Lane<float> gain_of(const u8* bytes, float exponent) {
-  const Lane<u32> byte = read_shared_byte(bytes, cast<u32>(lane_number()) % 16u, true);
+KAKEYA_FN Lane<float> gains_of(Attend p, const u8* bytes, float exponent) {
+  const Lane<u32> byte = read_shared_byte(bytes, cast<u32>(lane_number() % p.T), true);
   const Lane<float> gain = power2(fused(small_float(byte), 0.125f, exponent));
   return select<float>(byte == 0u, 0.0f, gain);
 }
@@ -131,17 +132,17 @@ KAKEYA_FN Lane<float> gain_of(const u8* bytes, float exponent) {
 constexpr float SLACK = 8.0f;
 
 /// Logits become probabilities, up to a common factor, times the gains of values.
-KAKEYA_FN void soften(Attend p, const Block& k, const u8* stage, int token, const Queries& q,
-                      State& s, Logits& y) {
+KAKEYA_FN void soften(Attend p, const Block& k, const u8* stage, const Queries& q, State& s,
+                      Logits* y) {
   const Lane<int> quarter = lane_number() / 4;
-  const Lane<float> key_gain = gain_of(stage + scales_at(p, false) + token, s.exponents[0]);
-  const Lane<float> value_gain = gain_of(stage + scales_at(p, true) + token, s.exponents[1]);
+  const Lane<float> key_gain = gains_of(p, stage + scales_at(p, false), s.exponents[0]);
+  const Lane<float> value_gain = gains_of(p, stage + scales_at(p, true), s.exponents[1]);
   KAKEYA_UNROLL
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < p.T / 8; ++i) {
     const Lane<float> gain = shuffle(key_gain, quarter + 8 * i);
     KAKEYA_UNROLL
     for (int h = 0; h < 2 * p.NT; ++h) {
-      Lane<float>& x = y[h / 2][2 * i + h % 2];
+      Lane<float>& x = y[i / 2][h / 2][i % 2 * 2 + h % 2];
       x = fused(mul(x, gain), q.factor[h], q.bias[h]);
       if (p.softcap) x = mul(tanh_of(x), k.a->softcap * 1.44269504f);
     }
@@ -150,21 +151,28 @@ KAKEYA_FN void soften(Attend p, const Block& k, const u8* stage, int token, cons
   bool whole = shared_int(stage, 0) == p.T && shared_int(stage, 4) <= oldest &&
                start + (p.T - 1) <= oldest;
   if (p.window) whole = whole && start > newest - k.a->window;
-  if (!whole) hide(p, k, stage, token, y);
+  if (!whole) {
+    KAKEYA_UNROLL
+    for (int m = 0; m < p.T / 16; ++m) hide(p, k, stage, 16 * m, y[m]);
+  }
   Lane<float> most_here[2 * TILES_N];
   Lane<bool> grown = false;
   KAKEYA_UNROLL
   for (int h = 0; h < 2 * p.NT; ++h) {
-    most_here[h] = greatest(y[h / 2][h % 2], y[h / 2][2 + h % 2]);
+    most_here[h] = y[0][h / 2][h % 2];
+    KAKEYA_UNROLL
+    for (int i = 1; i < p.T / 8; ++i) {
+      most_here[h] = greatest(most_here[h], y[i / 2][h / 2][i % 2 * 2 + h % 2]);
+    }
     grown = grown | (most_here[h] > add(s.largest[h], SLACK));
   }
   if (any(grown)) raise(p, s, most_here);
   KAKEYA_UNROLL
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < p.T / 8; ++i) {
     const Lane<float> gain = shuffle(value_gain, quarter + 8 * i);
     KAKEYA_UNROLL
     for (int h = 0; h < 2 * p.NT; ++h) {
-      Lane<float>& x = y[h / 2][2 * i + h % 2];
+      Lane<float>& x = y[i / 2][h / 2][i % 2 * 2 + h % 2];
       x = power2(sub(x, s.largest[h]));
       s.total[h] = add(s.total[h], x);
       x = mul(x, gain);

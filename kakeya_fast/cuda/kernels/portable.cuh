@@ -20,12 +20,14 @@ constexpr int WARP = 32;
 #define KAKEYA_UNROLL _Pragma("unroll")
 #define KAKEYA_UNROLL_SOME _Pragma("unroll 8")
 #define KAKEYA_ROLLED _Pragma("unroll 1")
+#define KAKEYA_PAIRED _Pragma("unroll 2")
 #include "lane_device.cuh"
 #else
 #define KAKEYA_FN inline
 #define KAKEYA_UNROLL
 #define KAKEYA_UNROLL_SOME
 #define KAKEYA_ROLLED
+#define KAKEYA_PAIRED
 #include "lane_host.cuh"
 #endif
 
