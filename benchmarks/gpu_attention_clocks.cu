@@ -37,9 +37,11 @@ extern "C" __global__ void __launch_bounds__(KAKEYA_WARPS * 32, KAKEYA_RESIDENT)
   __syncthreads();
   CLOCK(7);
   if (!shared_int(shared, shared_flag(p))) return;
+  Early early;
+  attend_early(p, k, warp, early);
   attend_weigh(p, k, warp);
   __syncthreads();
   CLOCK(8);
-  attend_merge(p, k, warp);
+  attend_merge(p, k, warp, early);
   CLOCK(9);
 }

@@ -24,7 +24,7 @@ ENTRY = "kakeya_attend"
 MOST_SPLITS = 127
 FIELDS = (
     *("D", "DV", "P", "T", "KIND", "KB", "VB", "KC", "VC", "NT", "WARPS", "STAGES"),
-    *("SOFTCAP", "WINDOW", "BIAS"),
+    *("SOFTCAP", "WINDOW", "BIAS", "EARLY"),
 )
 
 
@@ -46,6 +46,7 @@ class Numbers(NamedTuple):
     softcap: int = 0
     window: int = 0
     bias: int = 0
+    early: int = 0
 
     @property
     def rows(self) -> int:
@@ -96,8 +97,9 @@ def refusal(layouts: tuple[PageLayout, PageLayout]) -> str:
 class Tuning(NamedTuple):
     """What may be chosen freely.
 
-    Warps of a block, tiles in flight for each, blocks of a multiprocessor; and whether codes of K
-    and of V are looked up in shared memory, as those of 4 bits always are, or permuted.
+    Warps of a block, tiles in flight for each, blocks of a multiprocessor; whether codes of K
+    and of V are looked up in shared memory, as those of 4 bits always are, or permuted; and whether
+    the block that merges asks for partials before it knows their weights.
     """
 
     warps: int = 16
@@ -105,6 +107,7 @@ class Tuning(NamedTuple):
     resident: int = 1
     keys: int = 0
     values: int = 0
+    early: int = 0
 
 
 def tuning(layouts: tuple[PageLayout, PageLayout], rows: int, shared: int = 227 << 10) -> Tuning:
@@ -165,6 +168,7 @@ def numbers(
         int(softcap),
         int(window),
         int(bias),
+        tuned.early,
     )
 
 

@@ -24,7 +24,9 @@ extern "C" __global__ void __launch_bounds__(KAKEYA_WARPS * 32, KAKEYA_RESIDENT)
   if (threadIdx.x == 0) attend_ticket(p, k);
   __syncthreads();
   if (!shared_int(shared, shared_flag(p))) return;
+  Early early;
+  attend_early(p, k, warp, early);
   attend_weigh(p, k, warp);
   __syncthreads();
-  attend_merge(p, k, warp);
+  attend_merge(p, k, warp, early);
 }

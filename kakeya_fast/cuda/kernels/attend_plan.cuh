@@ -28,6 +28,7 @@ struct Attend {
   KAKEYA_NUMBER(softcap, KAKEYA_SOFTCAP)
   KAKEYA_NUMBER(window, KAKEYA_WINDOW)
   KAKEYA_NUMBER(bias, KAKEYA_BIAS)
+  KAKEYA_NUMBER(early, KAKEYA_EARLY)     // whether partials are read before they are weighed
 };
 #undef KAKEYA_NUMBER
 
