@@ -19,7 +19,7 @@ from kakeya_fast.cuda.pool import check_pool, check_slots, check_values
 from kakeya_fast.cuda.status import Direction, check_status, new_status, raise_if_bad
 from kakeya_fast.torch_ops.checks import from_numpy
 from kakeya_ref.contract import as_pages
-from kakeya_ref.errors import ShapeError, Unsupported
+from kakeya_ref.errors import KakeyaError, RangeError, ShapeError, Unsupported
 from kakeya_ref.types import Basis, PageLayout, Support
 
 FEATURES = frozenset({"decode", "encode"})
@@ -78,6 +78,7 @@ class Backend(Attends):
         *,
         directions: Iterable[Direction] = ("encode", "decode"),
         basis: Basis = "vectors",
+        tables: Any = None,
     ) -> None:
         """Compile and load what calls on a layout need; then they can be captured in a graph.
 
@@ -89,14 +90,17 @@ class Backend(Attends):
             Of the vectors to be encoded, and of the numbers to be decoded.
         basis : str
             Of the numbers to be decoded.
+        tables : Skeleton, optional
+            For codecs with tables: those of the calls, in arrays that nobody can write to. They
+            stay on the device as long as these arrays live.
 
         Raises
         ------
-        Unsupported, ShapeError, UsageError
+        Unsupported, ShapeError, UsageError, Malformed
         """
         self._offered(layout)
         for direction in directions:
-            self._calls.prepare(layout, dtype, direction, checks.basis(basis))
+            self._calls.prepare(layout, dtype, direction, checks.basis(basis), tables)
 
     def encode(
         self,
@@ -115,7 +119,8 @@ class Backend(Attends):
         if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float16):
             kind = getattr(x, "dtype", type(x).__name__)
             raise ShapeError("num.input.widen", f"vectors are float32 or float16, not {kind}")
-        return self.encode_tensor(from_numpy(x).to(self.device), layout).cpu().numpy()
+        given = from_numpy(x).to(self.device)
+        return self.encode_tensor(given, layout, tables=tables).cpu().numpy()
 
     def decode(
         self,
@@ -131,7 +136,7 @@ class Backend(Attends):
         See :meth:`kakeya_ref.contract.Backend.decode`.
         """
         body = from_numpy(as_pages(pages, layout)).to(self.device)
-        return self.decode_tensor(body, layout, basis=basis).cpu().numpy()
+        return self.decode_tensor(body, layout, basis=basis, tables=tables).cpu().numpy()
 
     @torch.no_grad()
     def encode_tensor(
@@ -147,8 +152,9 @@ class Backend(Attends):
             On this backend's device, any strides.
         out : (N, layout.nbytes) uint8, optional
             Rows may be strided; untouched when an error is raised.
-        tables : optional
-            Not looked at: no codec offered here needs any.
+        tables : Skeleton, optional
+            Of codecs that have tables, and looked at for no other. Arrays that nobody can write to
+            are brought to the device once.
 
         Returns
         -------
@@ -156,7 +162,7 @@ class Backend(Attends):
 
         Raises
         ------
-        ShapeError, RangeError, Unsupported
+        ShapeError, RangeError, Unsupported, UsageError, Malformed
         """
         self._offered(layout)
         x = checks.vectors(x, layout, self.device)
@@ -166,7 +172,7 @@ class Backend(Attends):
         # Into memory of our own: what the kernel refuses is known after it has run.
         done = torch.empty(shape, dtype=torch.uint8, device=self.device)
         words = self.new_status()
-        self._calls.encode(x, layout, done, None, words)
+        self._encode(x, layout, done, None, words, tables)
         raise_if_bad(words, layout, "encode")
         return done if out is None else out.copy_(done)
 
@@ -195,8 +201,8 @@ class Backend(Attends):
         out : (N, P, D), optional
             float32, float16 or bfloat16, any strides, filled in place of a new ``dtype`` tensor;
             untouched when an error is raised.
-        tables : optional
-            Not looked at, as in :meth:`encode_tensor`.
+        tables : Skeleton, optional
+            As in :meth:`encode_tensor`.
 
         Returns
         -------
@@ -213,14 +219,14 @@ class Backend(Attends):
         words = self.new_status()
         if out is not None:
             checks.out(out, shape, checks.FLOATS, self.device)
-            self._calls.decode(body, layout, None, out, basis, words, only_check=True)
+            self._calls.decode(body, layout, None, out, basis, words, tables, only_check=True)
             raise_if_bad(words, layout, "decode")
-            self._calls.decode(body, layout, None, out, basis, words)
+            self._calls.decode(body, layout, None, out, basis, words, tables)
             return out
         dtype = dtype or torch.float32
         kind = dtype if dtype in checks.FLOATS else torch.float32
         done = torch.empty(shape, dtype=kind, device=self.device)
-        self._calls.decode(body, layout, None, done, basis, words)
+        self._calls.decode(body, layout, None, done, basis, words, tables)
         raise_if_bad(words, layout, "decode")
         return done.to(dtype)
 
@@ -233,6 +239,7 @@ class Backend(Attends):
         slots: Tensor,
         *,
         status: Tensor | None = None,
+        tables: Any = None,
     ) -> None:
         """Encode pages straight into slots of a pool.
 
@@ -251,10 +258,13 @@ class Backend(Attends):
             be captured in a graph: the values of ``slots`` are the caller's word, a vector that
             is refused becomes zeros, and the words keep the first one for :meth:`raise_if_bad`.
             Without them everything is checked before the first byte is written.
+        tables : Skeleton, optional
+            As in :meth:`encode_tensor`; ``of_page`` says which is whose where pages of several
+            layers are written at once.
 
         Raises
         ------
-        ShapeError, RangeError, Unsupported, UsageError
+        ShapeError, RangeError, Unsupported, UsageError, Malformed
         """
         self._offered(layout)
         x = checks.vectors(x, layout, self.device)
@@ -263,10 +273,10 @@ class Backend(Attends):
         if status is None:
             check_values(slots, len(pool), once=True)
             status = self.new_status()
-            self._calls.encode(x, layout, None, slots, status)
+            self._encode(x, layout, None, slots, status, tables)
             raise_if_bad(status, layout, "encode")
         check_status(status, self.device)
-        self._calls.encode(x, layout, pool, slots, status)
+        self._calls.encode(x, layout, pool, slots, status, tables)
 
     @torch.no_grad()
     def read(
@@ -279,6 +289,7 @@ class Backend(Attends):
         dtype: torch.dtype = torch.float32,
         out: Tensor | None = None,
         status: Tensor | None = None,
+        tables: Any = None,
     ) -> Tensor:
         """Numbers of the pages in slots of a pool.
 
@@ -296,6 +307,8 @@ class Backend(Attends):
             Any strides. A new result is zero in pages of slot -1.
         status : (2,) int64, optional
             As for :meth:`append`; a code that names no number becomes +0.
+        tables : Skeleton, optional
+            As in :meth:`encode_tensor`.
 
         Returns
         -------
@@ -317,10 +330,10 @@ class Backend(Attends):
         if status is None:
             check_values(slots, len(pool), once=False)
             status = self.new_status()
-            self._calls.decode(pool, layout, slots, out, basis, status, only_check=True)
+            self._calls.decode(pool, layout, slots, out, basis, status, tables, only_check=True)
             raise_if_bad(status, layout, "decode")
         check_status(status, self.device)
-        self._calls.decode(pool, layout, slots, out, basis, status)
+        self._calls.decode(pool, layout, slots, out, basis, status, tables)
         return out
 
     def new_status(self) -> Tensor:
@@ -340,6 +353,26 @@ class Backend(Attends):
         """
         check_status(status, self.device)
         raise_if_bad(status, layout, direction)
+
+    def _encode(
+        self,
+        x: Tensor,
+        layout: PageLayout,
+        out: Tensor | None,
+        slots: Tensor | None,
+        words: Tensor,
+        tables: Any,
+    ) -> None:
+        """A call that waits for the device: of two faults the vectors' is named."""
+        try:
+            self._calls.encode(x, layout, out, slots, words, tables)
+        except KakeyaError:
+            broken = ~x.isfinite().all(2)
+            if broken.any():
+                page, token = broken.nonzero()[0].tolist()
+                where = f"NaN or infinity in page {page}, token {token}"
+                raise RangeError("num.input.finite", where) from None
+            raise
 
     def _offered(self, layout: PageLayout) -> None:
         support = self.supports(layout)

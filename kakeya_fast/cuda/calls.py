@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from kakeya_fast.cuda import params
 from kakeya_fast.cuda.checks import dtype_name
 from kakeya_fast.cuda.compile import Unit, unit
-from kakeya_fast.cuda.launch import NULL, Args, Launcher, refuse_while_capturing
+from kakeya_fast.cuda.launch import NULL, Args, Launcher
+from kakeya_fast.cuda.tables import Beside, Tables
+from kakeya_ref.registry import table_kind
 from kakeya_ref.types import Basis, PageLayout
 
 
@@ -20,17 +22,26 @@ class Calls:
         self._launcher = launcher
         self._tables = Tables(launcher.device)
 
-    def prepare(self, layout: PageLayout, dtype: torch.dtype, direction: str, basis: Basis) -> None:
-        """Compile and load the kernels, and start each once on no pages.
+    def prepare(
+        self,
+        layout: PageLayout,
+        dtype: torch.dtype,
+        direction: str,
+        basis: Basis,
+        tables: Any = None,
+    ) -> None:
+        """Compile and load the kernels, and start each once on no pages; put tables in place.
 
         The driver loads code at the first launch, which a graph capture does not allow.
         """
-        chosen, tables = unit(layout, dtype_name(dtype), direction, basis), self._tables(layout)
+        if tables is not None and table_kind(layout.codec):
+            self._tables.beside(layout, tables, _pages(tables), direction)
+        chosen, words = unit(layout, dtype_name(dtype), direction, basis), self._tables(layout)
         nowhere = (NULL, 0, 0, 0)
         if direction == "encode":
-            args: Args = (*nowhere, tables.data_ptr(), NULL, 0, NULL, 0, NULL)
+            args: Args = (*nowhere, words.data_ptr(), NULL, NULL, 0, NULL, 0, NULL)
         else:
-            args = (NULL, 0, NULL, tables.data_ptr(), *nowhere, 0, NULL)
+            args = (NULL, 0, NULL, words.data_ptr(), NULL, *nowhere, 0, NULL)
         for entry in chosen.entries:
             self._launcher.run(chosen, entry, layout, 0, args)
 
@@ -41,10 +52,12 @@ class Calls:
         out: Tensor | None,
         slots: Tensor | None,
         status: Tensor,
+        tables: Any = None,
     ) -> None:
         """Write page bodies to ``out``; without ``out``, only look for refusals."""
         chosen = unit(layout, dtype_name(x.dtype), "encode")
-        args = encode_args(x, self._tables(layout), out, slots, status)
+        beside = self._tables.beside(layout, tables, len(x), "encode")
+        args = encode_args(x, beside, out, slots, status)
         self._run(chosen, chosen.entries[out is None], layout, len(x), args)
 
     def decode(
@@ -55,12 +68,14 @@ class Calls:
         out: Tensor,
         basis: Basis,
         status: Tensor,
+        tables: Any = None,
         *,
         only_check: bool = False,
     ) -> None:
         """Write numbers to ``out``; or only look for refusals."""
         chosen = unit(layout, dtype_name(out.dtype), "decode", basis)
-        args = decode_args(pages, slots, self._tables(layout), out, status)
+        beside = self._tables.beside(layout, tables, len(out), "decode")
+        args = decode_args(pages, slots, beside, out, status)
         self._run(chosen, chosen.entries[only_check], layout, len(out), args)
 
     def _run(self, chosen: Unit, entry: str, layout: PageLayout, pages: int, args: Args) -> None:
@@ -69,7 +84,7 @@ class Calls:
 
 
 def encode_args(
-    x: Tensor, tables: Tensor, out: Tensor | None, slots: Tensor | None, status: Tensor
+    x: Tensor, beside: Beside, out: Tensor | None, slots: Tensor | None, status: Tensor
 ) -> Args:
     """Arguments of ``kakeya_encode`` and ``kakeya_check_input``.
 
@@ -83,7 +98,7 @@ def encode_args(
     return (
         x.data_ptr(),
         *x.stride(),
-        tables.data_ptr(),
+        *map(_pointer, beside),
         *_rows(out),
         _pointer(slots),
         len(x),
@@ -92,7 +107,7 @@ def encode_args(
 
 
 def decode_args(
-    pages: Tensor, slots: Tensor | None, tables: Tensor, out: Tensor, status: Tensor
+    pages: Tensor, slots: Tensor | None, beside: Beside, out: Tensor, status: Tensor
 ) -> Args:
     """Arguments of ``kakeya_decode`` and ``kakeya_check_pages``.
 
@@ -105,7 +120,7 @@ def decode_args(
     return (
         *_rows(pages),
         _pointer(slots),
-        tables.data_ptr(),
+        *map(_pointer, beside),
         out.data_ptr(),
         *out.stride(),
         len(out),
@@ -121,27 +136,7 @@ def _pointer(x: Tensor | None) -> int:
     return NULL if x is None else x.data_ptr()
 
 
-class Tables:
-    """Constants that kernels read, one copy per layout on a device.
-
-    Never dropped: a captured graph keeps their addresses.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._kept: dict[PageLayout, Tensor] = {}
-
-    def __call__(self, layout: PageLayout) -> Tensor:
-        """Words of a layout: (n,) int32.
-
-        Raises
-        ------
-        UsageError
-            Not at hand, and a graph is being captured on this stream.
-        """
-        found = self._kept.get(layout)
-        if found is None:
-            refuse_while_capturing(self.device, str(layout))
-            words = np.ascontiguousarray(params.tables(layout)).view(np.int32)
-            found = self._kept.setdefault(layout, torch.from_numpy(words.copy()).to(self.device))
-        return found
+def _pages(tables: Any) -> int:
+    """How many pages tables could be for."""
+    of = getattr(tables, "of_page", None)
+    return len(getattr(tables, "bodies", ()) if of is None else of)

@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kakeya_fast.cuda import hostbuild, params
+from kakeya_fast.cuda import books, hostbuild, params
 from kakeya_ref.contract import as_pages
-from kakeya_ref.errors import Malformed, RangeError, ShapeError, Unsupported, UsageError
+from kakeya_ref.errors import (
+    KakeyaError,
+    Malformed,
+    RangeError,
+    ShapeError,
+    Unsupported,
+    UsageError,
+)
+from kakeya_ref.registry import table_kind
 from kakeya_ref.types import Basis, PageLayout, Support
 
 NONE = params.STATUS_CLEAR
@@ -64,12 +72,19 @@ class Backend:
             want = f"(N, {layout.tokens}, {layout.head_dim})"
             raise ShapeError("page.shape.exact", f"want {want} for {layout}, got {x.shape}")
         out = np.empty((len(x), layout.nbytes), dtype=np.uint8)
-        status = encode(x, params.KINDS[x.dtype.name], layout, out)
-        for at, rule in enumerate(("num.input.finite", params.refused(layout.codec.id)[0])):
-            if status[at] != NONE:
-                page, token = divmod(int(status[at]), layout.tokens)
-                what = "too large values" if at else "NaN or infinity"
-                raise RangeError(rule, f"{what} in page {page}, token {token}")
+        try:
+            status = encode(x, params.KINDS[x.dtype.name], layout, out, tables=tables)
+        except KakeyaError:
+            # Of two faults the vectors' is named, as the reference does.
+            if np.isfinite(x).all():
+                raise
+            status = np.array([np.flatnonzero(~np.isfinite(x).all(2))[0], NONE], np.uint64)
+        if status[0] != NONE:
+            page, token = divmod(int(status[0]), layout.tokens)
+            raise RangeError("num.input.finite", f"NaN or infinity in page {page}, token {token}")
+        if status[1] != NONE:
+            rule, page, token = _refused(status, layout, "encode")
+            raise RangeError(rule, f"values of page {page}, token {token} are too large")
         return out
 
     def decode(
@@ -92,13 +107,10 @@ class Backend:
             )
         body = np.ascontiguousarray(as_pages(pages, layout))
         out = np.empty((len(body), layout.tokens, layout.head_dim), dtype=np.float32)
-        status = decode(body, layout, out, params.KINDS["float32"], basis)
+        status = decode(body, layout, out, params.KINDS["float32"], basis, tables=tables)
         if status[1] != NONE:
-            page, token = divmod(int(status[1]), layout.tokens)
-            raise Malformed(
-                params.refused(layout.codec.id)[1],
-                f"page {page}, token {token} holds a code that names no number",
-            )
+            rule, page, token = _refused(status, layout, "decode")
+            raise Malformed(rule, f"bytes of page {page}, token {token} name no number")
         return out
 
     def _offered(self, layout: PageLayout) -> None:
@@ -108,7 +120,13 @@ class Backend:
 
 
 def encode(
-    x: NDArray[Any], kind: int, layout: PageLayout, out: NDArray[np.uint8], *, check: bool = False
+    x: NDArray[Any],
+    kind: int,
+    layout: PageLayout,
+    out: NDArray[np.uint8],
+    *,
+    check: bool = False,
+    tables: Any = None,
 ) -> NDArray[np.uint64]:
     """Run an encoder on patterns of a type; what it reports.
 
@@ -128,11 +146,12 @@ def encode(
     """
     if any(s % x.itemsize for s in x.strides):
         x = np.ascontiguousarray(x)
-    status, words = _status(), params.tables(layout)
+    status, (words, which) = _status(), _beside(tables, layout, len(x), "encode")
     args = (
         x.ctypes.data,
         *(s // x.itemsize for s in x.strides),
         words.ctypes.data,
+        None if which is None else which.ctypes.data,
         out.ctypes.data,
         layout.nbytes,
         None,
@@ -152,6 +171,7 @@ def decode(
     basis: Basis = "vectors",
     *,
     check: bool = False,
+    tables: Any = None,
 ) -> NDArray[np.uint64]:
     """Run a decoder; what it reports, as :func:`encode` does: entry 1 is the first bad vector.
 
@@ -162,12 +182,13 @@ def decode(
     out : (N, P, D)
         Written, in patterns of type ``kind``, unless only checking; any strides.
     """
-    status, words = _status(), params.tables(layout)
+    status, (words, which) = _status(), _beside(tables, layout, len(pages), "decode")
     args = (
         pages.ctypes.data,
         layout.nbytes,
         None,
         words.ctypes.data,
+        None if which is None else which.ctypes.data,
         out.ctypes.data,
         *(s // out.itemsize for s in out.strides),
         len(pages),
@@ -177,6 +198,22 @@ def decode(
     defines = params.defines(layout, kind, "decode", basis)
     hostbuild.run(layout, defines, entry, len(pages), args)
     return status
+
+
+def _beside(
+    tables: Any, layout: PageLayout, pages: int, direction: str
+) -> tuple[NDArray[np.uint32], NDArray[np.int64] | None]:
+    """Constants and tables of a call, and which of these each page is read with."""
+    if not table_kind(layout.codec) or not pages:
+        return params.tables(layout), None
+    known = books.checked(tables, layout, pages)
+    return books.book(known, layout, direction), books.listed(known, pages)
+
+
+def _refused(
+    status: NDArray[np.uint64], layout: PageLayout, direction: str
+) -> tuple[str, int, int]:
+    return params.refusal_at(layout.codec.id, int(status[1]), layout.tokens, direction)
 
 
 def _status() -> NDArray[np.uint64]:

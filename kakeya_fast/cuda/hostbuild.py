@@ -28,7 +28,7 @@ FLAGS = (
     *("-Wall", "-Wextra", "-Werror"),
 )
 
-_CODECS = {"raw": 0, "fp8": 1, "int": 2, "scalar": 3, "d4": 4, "e8": 5, "trellis": 6}
+_CODECS = {"raw": 0, "fp8": 1, "int": 2, "scalar": 3, "d4": 4, "e8": 5, "trellis": 6, "query": 7}
 _FIELDS = ("D", "P", "KIND", "VECTORS", "B", "G", "CHANNEL", "Q", "STORED")
 ATTEND_ARGUMENTS = 30  # pointers too are words of 8 bytes
 _lock = threading.Lock()
@@ -97,10 +97,10 @@ def _load(path: Path) -> ctypes.CDLL:
     word, pointer = ctypes.c_longlong, ctypes.c_void_p
     head = [ctypes.c_int, ctypes.c_int, pointer, word]
     lib.kakeya_host_encode.argtypes = [
-        *head, pointer, word, word, word, pointer, pointer, word, pointer, word, pointer
+        *head, pointer, word, word, word, pointer, pointer, pointer, word, pointer, word, pointer
     ]  # fmt: skip
     lib.kakeya_host_decode.argtypes = [
-        *head, pointer, word, pointer, pointer, pointer, word, word, word, word, pointer
+        *head, pointer, word, pointer, pointer, pointer, pointer, word, word, word, word, pointer
     ]  # fmt: skip
     lib.kakeya_host_encode.restype = lib.kakeya_host_decode.restype = None
     lib.kakeya_host_flushes.argtypes = [ctypes.c_float]

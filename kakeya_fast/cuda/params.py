@@ -39,16 +39,20 @@ _SOURCE = {
     "d4": "lattice.cu",
     "e8": "lattice.cu",
     "trellis": "trellis.cu",
+    "query": "query.cu",
 }
-TRELLIS_LONGEST = 256
+WALK_LONGEST = 256
+# Rules of what an encoder may find too large, in the order in which it looks at a page, and of what
+# a decoder may refuse.
 _REFUSED = {
-    "raw": ("raw.range", "raw.code.finite"),
-    "fp8": ("fp8.scale.up", "fp8.code.nan"),
-    "int": ("int.range.f16", "int.params.finite"),
-    "scalar": ("scale.byte.range", "scale.byte.grid"),
-    "d4": ("scale.byte.range", "d4.index.range"),
-    "e8": ("scale.byte.range", "e8.index.range"),
-    "trellis": ("scale.byte.range", "scale.byte.grid"),
+    "raw": (("raw.range",), "raw.code.finite"),
+    "fp8": (("fp8.scale.up",), "fp8.code.nan"),
+    "int": (("int.range.f16",), "int.params.finite"),
+    "scalar": (("scale.byte.range",), "scale.byte.grid"),
+    "d4": (("scale.byte.range",), "d4.index.range"),
+    "e8": (("scale.byte.range",), "e8.index.range"),
+    "trellis": (("scale.byte.range",), "scale.byte.grid"),
+    "query": (("query.value.range", "scale.byte.range"), "query.decode.synthesis"),
 }
 
 
@@ -57,8 +61,8 @@ def refusal(layout: PageLayout) -> str:
 
     Rule: backend.support.honest
     """
-    if layout.codec.id == "trellis" and layout.head_dim > TRELLIS_LONGEST:
-        return f"trellis takes head dims up to {TRELLIS_LONGEST}, not {layout.head_dim}"
+    if layout.codec.id in ("trellis", "query") and layout.head_dim > WALK_LONGEST:
+        return f"walks have up to {WALK_LONGEST} numbers here, not {layout.head_dim}"
     return "" if layout.codec.id in _SOURCE else f"no CUDA code for codec {layout.codec.id}"
 
 
@@ -67,9 +71,16 @@ def source(layout: PageLayout) -> str:
     return _SOURCE[layout.codec.id]
 
 
-def refused(codec_id: str) -> tuple[str, str]:
-    """Rules that a kernel's status names: values too large to encode, bytes that mean nothing."""
-    return _REFUSED[codec_id]
+def refusal_at(codec_id: str, word: int, tokens: int, direction: str) -> tuple[str, int, int]:
+    """What the second word of a kernel's status names: the rule, page and token.
+
+    Where an encoder has two rules, faults come by page, then by rule, then by token.
+    """
+    large, malformed = _REFUSED[codec_id]
+    rules = large if direction == "encode" else (malformed,)
+    fault, token = divmod(word, tokens)
+    page, which = divmod(fault, len(rules))
+    return rules[which], page, token
 
 
 def numbers(layout: PageLayout) -> dict[str, int]:
@@ -149,7 +160,8 @@ def tables(layout: PageLayout) -> NDArray[np.uint32]:
     norms = np.array([2.0 ** (-m / 2) for m in range(3, 11)], dtype=np.float32)
     bounds = np.concatenate([gain_midpoints()[1:], past[1:]])
     flips = np.zeros(1024, np.uint8)
-    flips[: layout.head_dim] = signs(codec.integer("seed"), layout.head_dim) < 0
+    if codec.id != "query":
+        flips[: layout.head_dim] = signs(codec.integer("seed"), layout.head_dim) < 0
     words = [
         np.concatenate([mirrored * inverse, grid * step, bounds, norms]).view(np.uint32),
         np.packbits(flips, bitorder="little").view("<u4"),
@@ -159,6 +171,10 @@ def tables(layout: PageLayout) -> NDArray[np.uint32]:
         words += [centroids.view(np.uint32), heap_order(thresholds).view(np.uint32)]
     if codec.id == "trellis":
         words.append(trellis_values(codec.integer("b")).view(np.uint32))
+    if codec.id == "query":
+        words += [trellis_values(b).view(np.uint32) for b in range(1, 4)]
+        words += [lloyd_max(b)[0].view(np.uint32) for b in range(4, 8)]
+        words += [heap_order(lloyd_max(b)[1]).view(np.uint32) for b in range(4, 8)]
     return _frozen(np.concatenate(words))
 
 

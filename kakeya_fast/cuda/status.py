@@ -43,15 +43,16 @@ def error(words: list[int], layout: PageLayout, direction: Direction) -> KakeyaE
 
     Rule: num.input.finite, backend.graph.sticky
     """
-    large, malformed = params.refused(layout.codec.id)
     if words[0] != CLEAR:
-        return RangeError("num.input.finite", f"NaN or infinity in {_place(words[0], layout)}")
+        page, token = divmod(words[0], layout.tokens)
+        return RangeError("num.input.finite", f"NaN or infinity in page {page}, token {token}")
     if words[1] == CLEAR:
         return None
-    where = _place(words[1], layout)
+    rule, page, token = params.refusal_at(layout.codec.id, words[1], layout.tokens, direction)
+    where = f"page {page}, token {token}"
     if direction == "decode":
-        return Malformed(malformed, f"a code of {where} names no number")
-    return RangeError(large, f"values of {where} are too large for {layout}")
+        return Malformed(rule, f"bytes of {where} name no number")
+    return RangeError(rule, f"values of {where} are too large for {layout}")
 
 
 def raise_if_bad(words: Tensor, layout: PageLayout, direction: Direction) -> None:
@@ -64,7 +65,3 @@ def raise_if_bad(words: Tensor, layout: PageLayout, direction: Direction) -> Non
     found = error(words.tolist(), layout, direction)
     if found is not None:
         raise found
-
-
-def _place(vector: int, layout: PageLayout) -> str:
-    return "page {}, token {}".format(*divmod(vector, layout.tokens))

@@ -43,6 +43,11 @@ class LayerTables:
     rope: Rope
     frame: int
 
+    def __post_init__(self) -> None:
+        # A backend on a device may then keep its copy of them.
+        for array in (self.known.bodies, self.known.analysis):
+            array.setflags(write=False)
+
     @property
     def nbytes(self) -> int:
         """Bytes of the tables, which all sequences share."""

@@ -31,6 +31,7 @@ CODECS = (
     "scalar:b=8",
     "trellis",
     "trellis:b=4",
+    "query",
     "d4",
     "e8",
 )

@@ -28,8 +28,9 @@ def device(request, monkeypatch) -> str:
     from kakeya_fast.hf import policy
 
     ours, real = Backend(launcher=HostLauncher()), policy._backend
-    both = {"cuda": lambda where: ours, "torch": lambda where: real("torch", where)}
-    monkeypatch.setattr(policy, "_backend", lambda name, where: both[name](where))
+    monkeypatch.setattr(
+        policy, "_backend", lambda name, where: ours if name == "cuda" else real(name, where)
+    )
     return "cpu"
 
 
@@ -81,3 +82,33 @@ def test_pages_and_coefficients_are_torchs(device, codec) -> None:
     else:
         assert (mine == theirs).float().mean() > 0.99
         assert torch.allclose(logits["cuda"], logits["torch"], atol=0.05)
+
+
+def test_calibrated_keys_are_coded_where_they_lie(device) -> None:
+    """Keys of query go to the kernels, not through host memory, and their bytes are torch's.
+
+    Rule: cache.backend.offers, query.tables.given
+    """
+    from kakeya_fast.hf.calibrate import statistics, tables
+
+    model = tiny(device)
+    ids = torch.randint(0, 64, (2, 4 + 16 * PAGES + 5)).to(device)
+    known = tables(model, statistics(model, ids.tolist()), frame=32, context=128)
+    options = {"tables": known, "page_tokens": 16}
+    cache = hf.build_kakeya_cache(model, "query:b=3", "trellis", backend="cuda", **options)
+    with torch.no_grad():
+        model(ids, past_key_values=cache)
+    for layer in cache.layers:
+        backend = layer.state.policy.open(device, layer.state.layouts)
+        assert backend.name == "cuda"
+        assert len(backend._calls._tables._lent) == 2 * len(cache.layers)
+        pages = layer.state.pages
+        y = pages.decode(0, PAGES, 0, backend, "coefficients")
+        assert pages.count.tolist() == [PAGES, PAGES]
+        assert bool((y != 0).any() and y.isfinite().all())
+    if device == "cpu":
+        other = hf.build_kakeya_cache(model, "query:b=3", "trellis", backend="torch", **options)
+        with torch.no_grad():
+            model(ids, past_key_values=other)
+        for mine, theirs in zip(cache.layers, other.layers, strict=True):
+            assert torch.equal(mine.state.pages.bodies, theirs.state.pages.bodies)

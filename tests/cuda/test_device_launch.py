@@ -8,6 +8,7 @@ from hostlaunch import HostLauncher
 
 from kakeya_fast import available_backends, get_backend
 from kakeya_fast.cuda import Backend, calls, launch
+from kakeya_fast.cuda.tables import Beside, Tables
 from kakeya_fast.dispatch import registry
 from kakeya_ref.errors import Unsupported, UsageError
 from kakeya_ref.layout import page_layout
@@ -20,23 +21,23 @@ def test_arguments_stand_in_the_order_of_the_kernels() -> None:
     x = torch.zeros(5, 64, 64)[::2, ::2].transpose(1, 2)[:, :32, :]
     tables, status = torch.zeros(4, dtype=torch.int32), torch.zeros(2, dtype=torch.int64)
     pool, slots = torch.zeros(9, 48, dtype=torch.uint8)[:, 16:], torch.zeros(3, dtype=torch.int64)
-    assert calls.encode_args(x, tables, pool, slots, status) == (
+    assert calls.encode_args(x, Beside(tables), pool, slots, status) == (
         *(x.data_ptr(), 2 * 64 * 64, 1, 128),
-        tables.data_ptr(),
+        *(tables.data_ptr(), 0),
         *(pool.data_ptr(), 48, slots.data_ptr()),
         *(3, status.data_ptr()),
     )
-    assert calls.encode_args(x, tables, None, None, status)[5:8] == (0, 0, 0)
-    assert calls.decode_args(pool, None, tables, x, status) == (
+    assert calls.encode_args(x, Beside(tables), None, None, status)[5:9] == (0, 0, 0, 0)
+    assert calls.decode_args(pool, None, Beside(tables, slots), x, status) == (
         *(pool.data_ptr(), 48, 0),
-        tables.data_ptr(),
+        *(tables.data_ptr(), slots.data_ptr()),
         *(x.data_ptr(), 2 * 64 * 64, 1, 128),
         *(3, status.data_ptr()),
     )
 
 
 def test_tables_are_uploaded_once_for_a_layout() -> None:
-    tables = calls.Tables(torch.device("cpu"))
+    tables = Tables(torch.device("cpu"))
     first = tables(SCALAR)
     assert first.dtype == torch.int32
     assert tables(page_layout("scalar:b=3", 64, 32)) is first

@@ -173,7 +173,8 @@ def test_slots_and_skipped_pages() -> None:
     slots = np.array([4, -1, 1], np.int64)
     status, words = np.full(2, host.NONE, np.uint64), params.tables(layout)
     strides = [s // 4 for s in x.strides]
-    args = (x.ctypes.data, *strides, words.ctypes.data, pool.ctypes.data, layout.nbytes)
+    args = (x.ctypes.data, *strides, words.ctypes.data, None)
+    args = (*args, pool.ctypes.data, layout.nbytes)
     defines = params.defines(layout, 0, "encode")
     tail = (slots.ctypes.data, 3, status.ctypes.data)
     hostbuild.run(layout, defines, "kakeya_encode", 3, (*args, *tail))
@@ -209,7 +210,7 @@ def test_labels_are_those_of_the_spec() -> None:
 
     Rule: trellis.label.linear
     """
-    text = (params.SOURCES / "trellis.cuh").read_text("utf-8")
+    text = (params.SOURCES / "walk.cuh").read_text("utf-8")
     packed = int(re.search(r"COLUMNS = 0x([0-9a-f]+)u", text)[1], 16)
     assert [packed >> 4 * j & 15 for j in range(8)] == [trellis_labels()[1 << j] for j in range(8)]
 

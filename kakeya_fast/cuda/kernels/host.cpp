@@ -2,6 +2,7 @@
 #include "fp8.cuh"
 #include "int_channel.cuh"
 #include "lattice.cuh"
+#include "query.cuh"
 #include "raw.cuh"
 #include "scalar.cuh"
 #include "trellis.cuh"
@@ -10,13 +11,16 @@ using namespace kakeya;
 
 namespace {
 
-enum Codec { RAW = 0, FP8 = 1, INT = 2, SCALAR = 3, D4 = 4, E8 = 5, TRELLIS = 6 };  // numbers of the registry
+// Numbers of the registry.
+enum Codec { RAW = 0, FP8 = 1, INT = 2, SCALAR = 3, D4 = 4, E8 = 5, TRELLIS = 6, QUERY = 7 };
 
 alignas(16) thread_local u8 scratch[SCRATCH];
 alignas(16) thread_local u8 walk[WALK];
+alignas(16) thread_local u8 room[SEARCH];
 
-void encode(int codec, Plan p, const Vectors& x, const u32* tables, const Pages& pages, i64 warp,
+void encode(int codec, Plan p, const Vectors& x, const Tables& beside, const Pages& pages, i64 warp,
             u64* status, bool check) {
+  const u32* tables = beside.words;
   const float* codebook = reinterpret_cast<const float*>(tables + CODEBOOK);
   switch (codec) {
     case RAW:
@@ -35,11 +39,14 @@ void encode(int codec, Plan p, const Vectors& x, const u32* tables, const Pages&
       return lattice_encode<8>(p, x, tables, pages, warp, scratch, status, check);
     case TRELLIS:
       return trellis_encode(p, x, tables, pages, warp, scratch, walk, status, check);
+    case QUERY:
+      return query_encode(p, x, beside, pages, warp, room, status, check);
   }
 }
 
-void decode(int codec, Plan p, const Pages& pages, const u32* tables, const Vectors& out,
+void decode(int codec, Plan p, const Pages& pages, const Tables& beside, const Vectors& out,
             i64 warp, u64* status, bool check) {
+  const u32* tables = beside.words;
   const float* codebook = reinterpret_cast<const float*>(tables + CODEBOOK);
   switch (codec) {
     case RAW:
@@ -57,6 +64,8 @@ void decode(int codec, Plan p, const Pages& pages, const u32* tables, const Vect
       return lattice_decode<8>(p, pages, tables, out, warp, status, check);
     case TRELLIS:  // every byte is a code
       return check ? void() : trellis_decode(p, pages, tables, out, warp);
+    case QUERY:  // every byte is a code
+      return check ? void() : query_decode(p, pages, beside, out, warp, room);
   }
 }
 
@@ -67,23 +76,24 @@ void decode(int codec, Plan p, const Pages& pages, const u32* tables, const Vect
 
 extern "C" void kakeya_host_encode(int codec, int check, const Plan* plan, i64 warps,
                                    const void* x, i64 x_page, i64 x_token, i64 x_elem,
-                                   const u32* tables, u8* out, i64 out_page, const i64* slots,
-                                   i64 n_pages, u64* status) {
+                                   const u32* tables, const i64* which, u8* out, i64 out_page,
+                                   const i64* slots, i64 n_pages, u64* status) {
   const Vectors from = {const_cast<void*>(x), x_page, x_token, x_elem};
   const Pages pages = {out, out_page, slots, n_pages};
   for (i64 warp = 0; warp < warps; ++warp) {
-    encode(codec, *plan, from, tables, pages, warp, status, check);
+    encode(codec, *plan, from, {tables, which}, pages, warp, status, check);
   }
 }
 
 extern "C" void kakeya_host_decode(int codec, int check, const Plan* plan, i64 warps,
                                    const u8* bodies, i64 pages_page, const i64* slots,
-                                   const u32* tables, void* out, i64 out_page, i64 out_token,
-                                   i64 out_elem, i64 n_pages, u64* status) {
+                                   const u32* tables, const i64* which, void* out,
+                                   i64 out_page, i64 out_token, i64 out_elem, i64 n_pages,
+                                   u64* status) {
   const Vectors to = {out, out_page, out_token, out_elem};
   const Pages pages = {const_cast<u8*>(bodies), pages_page, slots, n_pages};
   for (i64 warp = 0; warp < warps; ++warp) {
-    decode(codec, *plan, pages, tables, to, warp, status, check);
+    decode(codec, *plan, pages, {tables, which}, to, warp, status, check);
   }
 }
 

@@ -62,6 +62,12 @@ KAKEYA_FN T shuffle(T a, int from) {
   return __shfl_sync(0xffffffffu, a, from);
 }
 
+/// The value of one lane, the same in all.
+template <class T>
+KAKEYA_FN T same_in_all(T a, int from) {
+  return shuffle(a, from);
+}
+
 KAKEYA_FN bool any(bool a) { return __any_sync(0xffffffffu, a); }
 KAKEYA_FN void sync_warp() { __syncwarp(); }
 
@@ -122,6 +128,17 @@ KAKEYA_FN void write_small(void* base, i64 at, bool on, u32 value) {
 
 KAKEYA_FN u32 read_shared(const u8* base, u32 at, bool on) {
   return on ? *reinterpret_cast<const u32*>(base + at) : 0u;
+}
+
+template <int WORDS>
+KAKEYA_FN void read_shared_words(const u8* base, u32 at, bool on, u32* w) {
+  if constexpr (WORDS == 4) {
+    const uint4 v = on ? *reinterpret_cast<const uint4*>(base + at) : make_uint4(0, 0, 0, 0);
+    w[0] = v.x, w[1] = v.y, w[2] = v.z, w[3] = v.w;
+  } else {
+    const uint2 v = on ? *reinterpret_cast<const uint2*>(base + at) : make_uint2(0, 0);
+    w[0] = v.x, w[1] = v.y;
+  }
 }
 
 KAKEYA_FN u32 read_shared_byte(const u8* base, u32 at, bool on) { return on ? base[at] : 0u; }

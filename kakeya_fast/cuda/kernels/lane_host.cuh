@@ -146,6 +146,11 @@ inline Lane<T> shuffle(const Lane<T>& a, const Lane<int>& from) {
   return c;
 }
 
+template <class T>
+inline T same_in_all(const Lane<T>& a, int from) {
+  return a.of[from];
+}
+
 inline bool any(const Lane<bool>& a) {
   bool found = false;
   for (int i = 0; i < WARP; ++i) found |= a.of[i];
@@ -210,6 +215,12 @@ inline void write_small(void* base, const Lane<i64>& at, const Lane<bool>& on,
 
 inline Lane<u32> read_shared(const u8* base, const Lane<u32>& at, const Lane<bool>& on) {
   return read_small<u32>(base, cast<i64>(at), on);
+}
+
+template <int WORDS>
+inline void read_shared_words(const u8* base, const Lane<u32>& at, const Lane<bool>& on,
+                              Lane<u32>* w) {
+  read_words<WORDS>(base, cast<i64>(at), on, w);
 }
 
 inline Lane<u32> read_shared_byte(const u8* base, const Lane<u32>& at, const Lane<bool>& on) {

@@ -19,6 +19,13 @@ struct Pages {
   i64 count;
 };
 
+// Constants of a layout and, behind them, the tables of codecs that have any. Page n is read with
+// number which[n] of these; with number n, counted round, where there is no list.
+struct Tables {
+  const u32* words;
+  const i64* which;
+};
+
 struct Team {
   Lane<int> lane;   // in the team
   Lane<u32> base;   // of the team's bytes in the warp's scratch

@@ -6,50 +6,26 @@ using namespace kakeya;
 
 #ifdef KAKEYA_ENCODE
 
-namespace {
-
-__device__ __forceinline__ void run(bool check, KAKEYA_ENCODE_ARGUMENTS) {
-  if (n_pages <= 0) return;
+KAKEYA_FN void encode(const Vectors& x, const Tables& tables, const Pages& pages, u64* status,
+                      bool check) {
   __shared__ __align__(16) u8 scratch[WARPS][SCRATCH];
-  const Vectors from = {const_cast<void*>(x), x_page, x_token, x_elem};
-  const Pages pages = {out, out_page, slots, n_pages};
   __shared__ __align__(16) u8 walk[WARPS][WALK];
-  trellis_encode(Plan(), from, tables, pages, warp_number(), scratch[threadIdx.x / WARP],
+  trellis_encode(Plan(), x, tables.words, pages, warp_number(), scratch[threadIdx.x / WARP],
                  walk[threadIdx.x / WARP], status, check);
 }
 
-}  // namespace
-
-KAKEYA_ENTRY kakeya_encode(KAKEYA_ENCODE_ARGUMENTS) {
-  run(false, x, x_page, x_token, x_elem, tables, out, out_page, slots, n_pages, status);
-}
-
-KAKEYA_ENTRY kakeya_check_input(KAKEYA_ENCODE_ARGUMENTS) {
-  run(true, x, x_page, x_token, x_elem, tables, out, out_page, slots, n_pages, status);
-}
+KAKEYA_ENCODE_ENTRIES
 
 #endif
 
 #ifdef KAKEYA_DECODE
 
-namespace {
-
-__device__ __forceinline__ void run(bool check, KAKEYA_DECODE_ARGUMENTS) {
-  if (n_pages <= 0) return;
-  const Pages from = {const_cast<u8*>(pages), pages_page, slots, n_pages};
-  const Vectors to = {out, out_page, out_token, out_elem};
+KAKEYA_FN void decode(const Pages& pages, const Tables& tables, const Vectors& out, u64* status,
+                      bool check) {
   if (check) return;  // every byte is a code
-  trellis_decode(Plan(), from, tables, to, warp_number());
+  trellis_decode(Plan(), pages, tables.words, out, warp_number());
 }
 
-}  // namespace
-
-KAKEYA_ENTRY kakeya_decode(KAKEYA_DECODE_ARGUMENTS) {
-  run(false, pages, pages_page, slots, tables, out, out_page, out_token, out_elem, n_pages, status);
-}
-
-KAKEYA_ENTRY kakeya_check_pages(KAKEYA_DECODE_ARGUMENTS) {
-  run(true, pages, pages_page, slots, tables, out, out_page, out_token, out_elem, n_pages, status);
-}
+KAKEYA_DECODE_ENTRIES
 
 #endif

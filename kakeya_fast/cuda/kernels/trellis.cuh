@@ -4,28 +4,13 @@
 
 #include "gain.cuh"
 #include "planes.cuh"
+#include "walk.cuh"
 
 namespace kakeya {
 
-// Column j of the labels in bits 4j .. 4j + 3; a test holds them to spec/trellis.json.
-constexpr u32 COLUMNS = 0x8d14c6d8u;
-
-// Shared memory of a warp beside its scratch: the numbers of its vectors, then 4 flags of each
-// lane and step, 8 steps a word.
+// Shared memory of a warp beside its scratch: the numbers of its vectors, then the flags of a walk.
 constexpr int NUMBERS = WARP * 8 * 4;
-constexpr int LONGEST = 256;
-constexpr int WALK = NUMBERS + (KAKEYA_D < LONGEST ? KAKEYA_D : LONGEST) * 16;
-
-/// Rule: trellis.label.linear
-KAKEYA_FN Lane<u32> label_of(const Lane<u32>& window) {
-  Lane<u32> label = 0u;
-  KAKEYA_UNROLL
-  for (int j = 0; j < 8; ++j) {
-    const u32 column = (COLUMNS >> (4 * j)) & 15u;
-    label = label ^ select<u32>(((window >> u32(j)) & 1u) != 0u, column, 0u);
-  }
-  return label;
-}
+constexpr int WALK = NUMBERS + (KAKEYA_D < LONGEST ? KAKEYA_D : LONGEST) / 8 * FLAGS;
 
 struct Near {
   Lane<float> square;
@@ -46,80 +31,24 @@ KAKEYA_FN Near nearest(Plan p, const float* values, const Lane<float>& z, const 
   return best;
 }
 
-/// Windows of the walk of one vector, left with the lanes from `owner` on: window r of lane
-/// owner + o is that of number 8 o + r.
-///
-/// State t is register t / 32 of lane t % 32, so that states s and s + 64 lie in one lane. A lane
-/// computes the branch of the label of window 2 * lane; labels are linear, so that the other
-/// three it needs are those of lanes at fixed distances.
-///
-/// Rule: trellis.search.start, trellis.search.step, trellis.search.end
+/// Windows of the walk of one vector, as trace_walk leaves them.
 KAKEYA_FN void search(Plan p, const float* values, u8* walk, int vector, int owner,
                       Lane<u32>* windows) {
-  const Lane<int> lane = lane_number();
-  const Lane<u32> label = label_of(cast<u32>(lane) * 2u);
-  const Lane<float> infinity = real(Lane<u32>(0x7f800000u));
-  Lane<float> cost[4] = {infinity, infinity, infinity, infinity};
-  cost[0] = select<float>(lane == 0, 0.0f, infinity);
-  const Lane<u32> place = cast<u32>(lane) * 4u + u32(NUMBERS);
+  const Lane<u32> label = label_of(cast<u32>(lane_number()) * 2u);
+  Lane<float> cost[4];
+  begin_walk(cost);
   Lane<u32> word = 0u;
   for (int i = 0; i < p.D; ++i) {
     const Lane<u32> at = u32(vector * p.D + i) * 4u;
     const Lane<float> e = nearest(p, values, real(read_shared(walk, at, true)), label).square;
-    // Lanes 12, 1 and 13 away hold labels that differ by 8, by 13 (window 64) and by both.
-    const Lane<float> one[2] = {e, shuffle_xor(e, 1)};
-    const Lane<float> two[2] = {shuffle_xor(e, 12), shuffle_xor(e, 13)};
-    Lane<float> even[2], odd[2];
-    Lane<u32> flags = 0u;
-    KAKEYA_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      const Lane<float> a = add(cost[r], one[r]), b = add(cost[r + 2], two[r]);
-      const Lane<float> c = add(cost[r], two[r]), d = add(cost[r + 2], one[r]);
-      even[r] = select<float>(b < a, b, a);
-      odd[r] = select<float>(d < c, d, c);
-      flags |= select<u32>(b < a, 1u << (2 * r), 0u) | select<u32>(d < c, 2u << (2 * r), 0u);
-    }
-    word |= flags << u32(i % 8 * 4);
+    word |= extend_walk(e, cost) << u32(i % 8 * 4);
     if (i % 8 == 7) {
-      write_shared<1>(walk, place + u32(i / 8 * WARP * 4), true, &word);
+      keep_flags(walk + NUMBERS, i / 8, word);
       word = 0u;
-    }
-    KAKEYA_UNROLL
-    for (int r = 0; r < 4; ++r) {
-      const Lane<int> from = lane / 2 + 16 * (r % 2);
-      const Lane<float> x = shuffle(even[r / 2], from), y = shuffle(odd[r / 2], from);
-      cost[r] = select<float>((lane & 1) != 0, y, x);
     }
   }
   sync_warp();
-  Lane<float> least = cost[0];
-  Lane<u32> state = cast<u32>(lane);
-  KAKEYA_UNROLL
-  for (int r = 1; r < 4; ++r) {
-    state = select<u32>(cost[r] < least, cast<u32>(lane) + u32(32 * r), state);
-    least = select<float>(cost[r] < least, cost[r], least);
-  }
-  KAKEYA_UNROLL
-  for (int o = 1; o < WARP; o *= 2) {
-    const Lane<float> other = shuffle_xor(least, o);
-    const Lane<u32> theirs = shuffle_xor(state, o);
-    const Lane<bool> take = (other < least) | ((other == least) & (theirs < state));
-    state = select<u32>(take, theirs, state);
-    least = select<float>(take, other, least);
-  }
-  for (int o = p.D / 8 - 1; o >= 0; --o) {
-    const Lane<bool> mine = lane == owner + o;
-    KAKEYA_UNROLL
-    for (int r = 7; r >= 0; --r) {
-      const Lane<u32> low = state / 2u;
-      const Lane<u32> at = u32(NUMBERS + o * WARP * 4) + (low & 31u) * 4u;
-      const Lane<u32> shift = u32(4 * r) + (low >> 5u) * 2u + (state & 1u);
-      const Lane<u32> upper = (read_shared(walk, at, true) >> shift) & 1u;
-      const Lane<u32> window = state + upper * 128u;
-      windows[r] = select<u32>(mine, window, windows[r]);
-      state = window / 2u;
-    }
-  }
+  trace_walk(walk + NUMBERS, 0, p.D / 8, owner, end_walk(cost), windows);
   sync_warp();
 }
 
@@ -163,21 +92,6 @@ KAKEYA_FN void trellis_encode(Plan p, const Vectors& x, const u32* table, const 
   }
 }
 
-/// Labels of an octet from the low bits of 16 codes, the octet's the upper 8: bit r of word q is
-/// bit q of the label of code r. Labels are linear, so that eight of them cost little more than one.
-///
-/// Rule: trellis.window.shift, trellis.label.linear
-KAKEYA_FN void labels_of(const Lane<u32>& lows, Lane<u32>* labels) {
-  KAKEYA_UNROLL
-  for (int q = 0; q < 4; ++q) {
-    labels[q] = 0u;
-    KAKEYA_UNROLL
-    for (int j = 0; j < 8; ++j) {
-      if ((COLUMNS >> (4 * j + q)) & 1u) labels[q] = labels[q] ^ (lows >> u32(8 - j));
-    }
-  }
-}
-
 /// Rule: trellis.decode.product, trellis.table.values, scale.byte.zero
 KAKEYA_FN void trellis_decode(Plan p, const Pages& pages, const u32* table, const Vectors& out,
                               i64 warp) {
@@ -202,9 +116,7 @@ KAKEYA_FN void trellis_decode(Plan p, const Pages& pages, const u32* table, cons
     Lane<float> y[8 * SLABS];
     KAKEYA_UNROLL
     for (int r = 0; r < 8; ++r) {
-      Lane<u32> at = (code_of(codes, r) / 2u) * 16u;
-      KAKEYA_UNROLL
-      for (int q = 0; q < 4; ++q) at |= ((labels[q] >> u32(r)) & 1u) << u32(q);
+      const Lane<u32> at = (code_of(codes, r) / 2u) * 16u + label_at(labels, r);
       y[r] = mul_zero(lookup_global<float>(values, cast<i64>(at), true), gain);
     }
     if (p.vectors) rotate_back(p, t, rotation, y);

@@ -1,0 +1,449 @@
+// Codec `query`: components of calibrated tables, bits by band, Lloyd-Max codes and a walk of trellis
+// codes. A band is an octet: its lane has all 8 codes and the whole bytes they fill. D is at most 256.
+#pragma once
+
+#include "gain.cuh"
+#include "walk.cuh"
+
+namespace kakeya {
+
+// Words behind those of a scale byte. A code of n bits is one of the trellis up to 3 bits, a
+// Lloyd-Max code above.
+constexpr int WALKED = 3;
+constexpr int VALUES = CODEBOOK;         // of trellis codes: 8 * 2^n numbers from 8 * 2^n - 16 on
+constexpr int CENTROIDS = VALUES + 112;  // 2^n numbers from 2^n - 16 on
+constexpr int HEAPS = CENTROIDS + 240;   // thresholds, each width's in heap order, at the same places
+constexpr int HEAD = HEAPS + 240;        // bytes of a row of codes, words of a table, tables
+constexpr int FIRST = HEAD + 4;          // the first table
+
+// Words of a table: bands with bits, bands with more than 3; then 4 words of each band: its bits,
+// the first byte of its codes in a row, its weight; then the mean; then the steps of the chains, D
+// numbers each: columns of the analysis for an encoder, rows of the basis for a decoder.
+constexpr int BANDS = 4;
+
+KAKEYA_FN constexpr int mean_at(Plan p) { return BANDS + 4 * octets(p); }
+KAKEYA_FN constexpr int steps_at(Plan p) { return mean_at(p) + p.D; }
+
+// Vectors that a team takes through a product together: each step of a chain is loaded once for all.
+KAKEYA_FN constexpr int together(Plan p) { return p.D > 128 ? 2 : 4; }
+constexpr int TOGETHER = 4;
+
+// Shared memory of a warp: the numbers of these vectors, then squares to be summed or flags.
+constexpr int HELD = TOGETHER * WARP * 8 * 4 / (KAKEYA_D > 128 && KAKEYA_D <= LONGEST ? 2 : 1);
+constexpr int WALKS = (KAKEYA_D < LONGEST ? KAKEYA_D : LONGEST) / 8 * FLAGS;
+constexpr int SEARCH = HELD + (WALKS < WARP * 8 * 4 ? WARP * 8 * 4 : WALKS);
+
+// What a lane knows of the table of its team.
+struct Beside {
+  Lane<i64> table;   // first word
+  Lane<int> active;  // bands with bits
+  Lane<u32> width;   // bits of the codes of its band; 0 without
+  Lane<i64> row;     // first byte of its codes in a row
+  Lane<bool> on;     // whether it has a band
+};
+
+KAKEYA_FN Beside find_table(Plan p, const Team& t, const Tables& tables,
+                            const Pages& pages) {
+  const u32* head = tables.words + HEAD;
+  Beside b;
+  Lane<i64> number = cast<i64>(cast<u32>(t.page) % Lane<u32>(head[2]));
+  if (tables.which) number = lookup_global<i64>(tables.which, t.page, t.page < pages.count);
+  b.table = number * i64(head[1]) + i64(FIRST);
+  b.on = t.lane < octets(p);
+  b.active = cast<int>(lookup_global<u32>(tables.words, b.table, true));
+  Lane<u32> band[4];
+  read_words<4>(tables.words, (b.table + cast<i64>(t.lane * 4 + BANDS)) * i64(4), b.on, band);
+  b.width = band[0];
+  b.row = cast<i64>(band[1]);
+  return b;
+}
+
+/// Byte of a team's vector `v` in the warp's numbers.
+KAKEYA_FN Lane<u32> numbers_of(Plan p, int v) {
+  return (cast<u32>(lane_number() / lanes(p)) + u32(v * teams(p))) * u32(p.D * 4);
+}
+
+KAKEYA_FN void put_octet(Plan p, const Team& t, int v, const Lane<float>* x, u8* scratch) {
+  Lane<u32> w[8];
+  KAKEYA_UNROLL
+  for (int r = 0; r < 8; ++r) w[r] = bits(x[r]);
+  const Lane<u32> at = numbers_of(p, v) + cast<u32>(t.lane) * 32u;
+  write_shared<4>(scratch, at, t.lane < octets(p), w);
+  write_shared<4>(scratch, at + 16u, t.lane < octets(p), w + 4);
+}
+
+KAKEYA_FN void take_octet(Plan p, const Team& t, int v, const Lane<bool>& on, const u8* scratch,
+                          Lane<float>* x) {
+  Lane<u32> w[8];
+  const Lane<u32> at = numbers_of(p, v) + cast<u32>(t.lane) * 32u;
+  read_shared_words<4>(scratch, at, on, w);
+  read_shared_words<4>(scratch, at + 16u, on, w + 4);
+  KAKEYA_UNROLL
+  for (int r = 0; r < 8; ++r) x[r] = real(w[r]);
+}
+
+/// Chains of the vectors in `scratch` with a table's first `count` steps: sums of 8 columns, those of
+/// the lane's octet, for each vector.
+///
+/// Rule: num.chain.order, num.fp32.no-fma
+KAKEYA_FN void chains(Plan p, const Team& t, const Beside& b, const u32* words, int count,
+                      const u8* scratch, Lane<float>* sums) {
+  KAKEYA_UNROLL
+  for (int i = 0; i < 8 * together(p); ++i) sums[i] = 0.0f;
+  Lane<i64> at = (b.table + cast<i64>(t.lane * 8 + steps_at(p))) * i64(4);
+  KAKEYA_ROLLED
+  for (int i = 0; i < count; i += 2) {
+    Lane<u32> x[2 * TOGETHER];
+    KAKEYA_UNROLL
+    for (int v = 0; v < together(p); ++v) {
+      read_shared_words<2>(scratch, numbers_of(p, v) + u32(4 * i), true, x + 2 * v);
+    }
+    KAKEYA_UNROLL
+    for (int k = 0; k < 2; ++k) {
+      Lane<u32> step[8];
+      read_words<4>(words, at, b.on, step);
+      read_words<4>(words, at + i64(16), b.on, step + 4);
+      at += i64(4 * p.D);
+      KAKEYA_UNROLL
+      for (int v = 0; v < together(p); ++v) {
+        KAKEYA_UNROLL
+        for (int r = 0; r < 8; ++r) {
+          sums[8 * v + r] = add(sums[8 * v + r], mul(real(x[2 * v + k]), real(step[r])));
+        }
+      }
+    }
+  }
+}
+
+KAKEYA_FN void read_mean(Plan p, const Team& t, const Beside& b, const u32* words,
+                         Lane<float>* mean) {
+  Lane<u32> w[8];
+  const Lane<i64> at = (b.table + cast<i64>(t.lane * 8 + mean_at(p))) * i64(4);
+  read_words<4>(words, at, b.on, w);
+  read_words<4>(words, at + i64(16), b.on, w + 4);
+  KAKEYA_UNROLL
+  for (int r = 0; r < 8; ++r) mean[r] = real(w[r]);
+}
+
+/// The sum of the squares of the first `count` numbers of a team's vector, by halving; `count`
+/// differs from table to table.
+///
+/// Rule: num.sum.halving
+KAKEYA_FN Lane<float> sum_of_squares(Plan p, const Team& t, const Lane<float>* y,
+                                     const Lane<int>& count, u8* scratch) {
+  const Lane<u32> begin = numbers_of(p, 0);
+  Lane<u32> w[8];
+  KAKEYA_UNROLL
+  for (int r = 0; r < 8; ++r) w[r] = bits(mul(y[r], y[r]));
+  const Lane<u32> octet = begin + cast<u32>(t.lane) * 32u;
+  write_shared<4>(scratch, octet, t.lane < octets(p), w);
+  write_shared<4>(scratch, octet + 16u, t.lane < octets(p), w + 4);
+  sync_warp();
+  Lane<int> n = count;
+  KAKEYA_UNROLL
+  for (int most = p.D; most > 1; most = (most + 1) / 2) {
+    const Lane<int> half = (n + 1) / 2;
+    KAKEYA_UNROLL
+    for (int i = 0; i < most / 2; i += lanes(p)) {
+      const Lane<bool> on = t.lane + i < n - half;
+      const Lane<u32> at = begin + cast<u32>(t.lane + i) * 4u;
+      const Lane<float> upper = real(read_shared(scratch, at + cast<u32>(half) * 4u, on));
+      const Lane<u32> both = bits(add(real(read_shared(scratch, at, on)), upper));
+      write_shared<1>(scratch, at, on, &both);
+    }
+    sync_warp();
+    n = half;
+  }
+  const Lane<float> sum = real(read_shared(scratch, begin, true));
+  sync_warp();
+  return sum;
+}
+
+/// Report the first fault: NaN and infinity, then by page a component (0) or a gain (1) that is too
+/// large, then by token.
+///
+/// Rule: num.input.finite, query.value.range, scale.byte.range
+KAKEYA_FN void report_tokens(Plan p, const Team& t, const Places& from, int turn,
+                             const Lane<float>* y, const Lane<bool>& bad, u64* status) {
+  Lane<u32> w[8];
+  Lane<float> x[8];
+  read_octet(p, from, turn, 0, holds(p, t, 0), w);
+  from_words(p.kind, w, x);
+  const Lane<bool> finite = team_most(p, largest_of(x)) < INFINITE;
+  const Lane<int> fault =
+      select<int>(team_most(p, largest_of(y)) >= INFINITE, Lane<int>(0), Lane<int>(1));
+  const Lane<int> token = token_of(p, t, turn);
+  report(status, bad & !finite, vector_number(p, t, token));
+  const Lane<i64> place = t.page * i64(2) + cast<i64>(fault);
+  report(status + 1, bad & finite, place * i64(p.P) + cast<i64>(token));
+}
+
+struct Branch {
+  Lane<float> value[4];
+  int count;
+};
+
+/// Values that the codes of a width have at a label.
+KAKEYA_FN Branch branch_of(const float* values, int width, const Lane<u32>& label) {
+  Branch b;
+  b.count = 1 << (width - 1);
+  const Lane<i64> at = cast<i64>(label) + i64((8 << width) - 16);
+  KAKEYA_UNROLL
+  for (int u = 0; u < 4; ++u) {
+    b.value[u] = lookup_global<float>(values, at + i64(16 * u), Lane<bool>(u < b.count));
+  }
+  return b;
+}
+
+/// Rule: trellis.search.branch
+KAKEYA_FN Lane<float> least_square(const Branch& b, const Lane<float>& z) {
+  Lane<float> best = 0.0f;
+  KAKEYA_UNROLL
+  for (int u = 0; u < 4; ++u) {
+    if (u >= b.count) continue;
+    const Lane<float> off = sub(z, b.value[u]), square = mul(off, off);
+    best = u == 0 ? square : select<float>(square < best, square, best);
+  }
+  return best;
+}
+
+/// Windows of the walk of one of the vectors in `scratch`, as trace_walk leaves them.
+///
+/// Rule: query.code.trellis
+KAKEYA_FN void search_bands(const u32* table, const float* values, u32 numbers, u8* scratch,
+                            int owner, Lane<u32>* windows) {
+  const int last = static_cast<int>(table[0]), first = static_cast<int>(table[1]);
+  if (first == last) return;
+  const Lane<u32> label = label_of(cast<u32>(lane_number()) * 2u);
+  Lane<float> cost[4];
+  begin_walk(cost);
+  KAKEYA_ROLLED
+  for (int o = first; o < last; ++o) {
+    const u32* band = table + BANDS + 4 * o;
+    const Branch branch = branch_of(values, static_cast<int>(band[0]), label);
+    const Lane<float> weight = real(Lane<u32>(band[2]));
+    Lane<u32> word = 0u;
+    KAKEYA_ROLLED
+    for (int r = 0; r < 8; ++r) {
+      const Lane<u32> at = numbers + u32((8 * o + r) * 4);
+      const Lane<float> e = least_square(branch, real(read_shared(scratch, at, true)));
+      word |= extend_walk(mul(e, weight), cost) << u32(4 * r);
+    }
+    keep_flags(scratch + HELD, o, word);
+  }
+  sync_warp();
+  trace_walk(scratch + HELD, first, last, owner, end_walk(cost), windows);
+  sync_warp();
+}
+
+/// Code of a number in a band of more than 3 bits: the thresholds below it.
+///
+/// Rule: query.code.boundary
+KAKEYA_FN Lane<u32> wide_code(const u32* words, const Lane<u32>& width, const Lane<float>& z) {
+  const float* heaps = reinterpret_cast<const float*>(words + HEAPS);
+  const Lane<u32> size = Lane<u32>(1u) << width;
+  Lane<u32> node = 1u;
+  KAKEYA_UNROLL
+  for (int level = 0; level < 7; ++level) {
+    const Lane<bool> on = u32(level) < width;
+    const Lane<float> threshold = lookup_global<float>(heaps, cast<i64>(size + node) - i64(16), on);
+    node = select<u32>(on, node * 2u + select<u32>(z > threshold, 1u, 0u), node);
+  }
+  return node - size;
+}
+
+/// Code of a number in a band of 1 to 3 bits, from the window that the walk went through.
+///
+/// Rule: trellis.search.branch
+KAKEYA_FN Lane<u32> walked_code(const u32* words, const Lane<u32>& width, const Lane<float>& z,
+                                const Lane<u32>& window, const Lane<bool>& on) {
+  const float* values = reinterpret_cast<const float*>(words + VALUES);
+  const Lane<i64> at = cast<i64>((Lane<u32>(8u) << width) + label_of(window)) - i64(16);
+  Lane<float> best = 0.0f;
+  Lane<u32> pick = 0u;
+  KAKEYA_UNROLL
+  for (int u = 0; u < 4; ++u) {
+    const Lane<bool> there = on & (u32(2 * u) < (Lane<u32>(1u) << width));
+    const Lane<float> off = sub(z, lookup_global<float>(values, at + i64(16 * u), there));
+    const Lane<float> square = mul(off, off);
+    const Lane<bool> better = u == 0 ? there : there & (square < best);
+    best = select<float>(better, square, best);
+    pick = select<u32>(better, u32(u), pick);
+  }
+  return pick * 2u + (window & 1u);
+}
+
+/// Write the codes of a lane's band: its bytes, the first code's bits highest.
+///
+/// Rule: query.row.bits
+KAKEYA_FN void write_band(const Lane<u64>& row, const Lane<u32>& width, const Lane<i64>& at,
+                          const Lane<bool>& on, u8* pages) {
+  KAKEYA_UNROLL
+  for (int k = 0; k < 7; ++k) {
+    const Lane<bool> there = on & (u32(k) < width);
+    const Lane<u32> shift = select<u32>(there, (width - u32(k + 1)) * 8u, 0u);
+    write_small<u8>(pages, at + i64(k), there, cast<u32>(row >> cast<u64>(shift)) & 255u);
+  }
+}
+
+/// Choose scale byte and codes of a team's vector `v` of those in `scratch`, and write them.
+///
+/// Rule: query.gain.active, query.value.range, scale.byte.zero
+KAKEYA_FN void encode_token(Plan p, const Team& t, const Beside& b, const u32* words,
+                            const Places& from, int turn, int v, const Pages& pages, u8* scratch,
+                            u64* status, bool check) {
+  const Lane<bool> has = b.width > 0u;
+  Lane<float> y[8];
+  take_octet(p, t, v, has, scratch, y);
+  const Lane<int> count = b.active * 8;
+  const Lane<float> sum = sum_of_squares(p, t, y, count, scratch + HELD);
+  const Lane<float> gain = root(div(sum, cast<float>(count)));
+  const Lane<bool> fits = gain <= real(lookup_global<u32>(words + BOUNDS, i64(255), true));
+  if (any(t.live & !fits)) report_tokens(p, t, from, turn, y, t.live & !fits, status);
+  if (check) return;
+  const Lane<int> token = token_of(p, t, turn);
+  const Lane<u32> byte = select<u32>(fits, count_below(words + BOUNDS, gain, 128), 0u);
+  write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), byte);
+  const Lane<float> scale = real(lookup_global<u32>(words + FORWARD, cast<i64>(byte), true));
+  KAKEYA_UNROLL
+  for (int r = 0; r < 8; ++r) y[r] = select<float>(fits, mul(y[r], scale), 0.0f);
+  put_octet(p, t, v, y, scratch);
+  sync_warp();
+  Lane<u32> windows[8] = {0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u};
+  const float* values = reinterpret_cast<const float*>(words + VALUES);
+  KAKEYA_ROLLED
+  for (int k = 0; k < teams(p); ++k) {
+    const u32* table = words + same_in_all(b.table, k * lanes(p));
+    const u32 numbers = u32((v * teams(p) + k) * p.D * 4);
+    search_bands(table, values, numbers, scratch, k * lanes(p), windows);
+  }
+  const Lane<bool> wide = b.width > u32(WALKED);
+  const bool counts = any(wide);
+  Lane<u64> row = u64(0);
+  KAKEYA_UNROLL
+  for (int r = 0; r < 8; ++r) {
+    Lane<u32> counted = 0u;
+    if (counts) counted = wide_code(words, select<u32>(wide, b.width, 4u), y[r]);
+    const Lane<u32> walked = walked_code(words, b.width, y[r], windows[r], has & !wide);
+    row = row << cast<u64>(b.width) | cast<u64>(select<u32>(wide, counted, walked));
+  }
+  row = select<u64>(byte == 0u, u64(0), row);
+  const Lane<i64> at = t.body + i64(p.P) + cast<i64>(token) * i64(words[HEAD]) + b.row;
+  write_band(row, b.width, at, t.live & has, pages.data);
+}
+
+/// Rule: query.encode.project, num.input.finite
+KAKEYA_FN void query_encode(Plan p, const Vectors& x, const Tables& tables, const Pages& pages,
+                            i64 warp, u8* scratch, u64* status, bool check) {
+  const Team t = make_team(p, pages, warp, shares(p));
+  if (!any(t.live)) return;
+  const Beside b = find_table(p, t, tables, pages);
+  const Places from = make_places(p, t, x, t.share, shares(p));
+  KAKEYA_ROLLED
+  for (int turn = 0; turn < 8; turn += together(p)) {
+    Lane<float> y[8 * TOGETHER];
+    KAKEYA_UNROLL
+    for (int v = 0; v < together(p); ++v) {
+      Lane<u32> w[8];
+      Lane<float> mean[8];
+      read_octet(p, from, turn + v, 0, holds(p, t, 0), w);
+      from_words(p.kind, w, y);
+      read_mean(p, t, b, tables.words, mean);
+      KAKEYA_UNROLL
+      for (int r = 0; r < 8; ++r) y[r] = sub(y[r], mean[r]);
+      put_octet(p, t, v, y, scratch);
+    }
+    sync_warp();
+    chains(p, t, b, tables.words, p.D, scratch, y);
+    sync_warp();
+    KAKEYA_UNROLL
+    for (int v = 0; v < together(p); ++v) put_octet(p, t, v, y + 8 * v, scratch);
+    sync_warp();
+    KAKEYA_ROLLED
+    for (int v = 0; v < together(p); ++v) {
+      encode_token(p, t, b, tables.words, from, turn + v, v, pages, scratch, status, check);
+    }
+    sync_warp();
+  }
+}
+
+/// Coefficients of a lane's band.
+///
+/// Rule: query.row.bits, query.decode.product, scale.byte.zero
+KAKEYA_FN void read_band(Plan p, const Team& t, const Beside& b, const u32* words, const u8* pages,
+                         const Lane<int>& token, Lane<float>* y) {
+  const Lane<bool> on = t.live & (b.width > 0u), wide = b.width > u32(WALKED);
+  const Lane<i64> at = t.body + i64(p.P) + cast<i64>(token) * i64(words[HEAD]) + b.row;
+  Lane<u64> row = u64(0);
+  KAKEYA_UNROLL
+  for (int k = 0; k < 7; ++k) {
+    const Lane<bool> there = on & (u32(k) < b.width);
+    const Lane<u32> byte = read_small<u8>(pages, at + i64(k), there);
+    row = select<u64>(there, row << u64(8) | cast<u64>(byte), row);
+  }
+  Lane<u32> code[8], lows = 0u;
+  KAKEYA_UNROLL
+  for (int r = 0; r < 8; ++r) {
+    code[r] = cast<u32>(row >> cast<u64>(b.width * u32(7 - r))) & ((Lane<u32>(1u) << b.width) - 1u);
+    lows |= (code[r] & 1u) << u32(r);
+  }
+  // A walk begins behind the bands with more bits.
+  lows = select<u32>(wide, 0u, lows);
+  const Lane<int> before = (lane_number() + 31) % 32;
+  lows = lows << 8u | select<u32>(t.lane == 0, 0u, shuffle(lows, before));
+  Lane<u32> labels[4];
+  labels_of(lows, labels);
+  const Lane<u32> byte = read_small<u8>(pages, t.body + cast<i64>(token), t.live);
+  const Lane<float> gain = real(lookup_global<u32>(words + BACKWARD, cast<i64>(byte), true));
+  const Lane<u32> base = select<u32>(wide, u32(CENTROIDS - 16) + (Lane<u32>(1u) << b.width),
+                                     u32(VALUES - 16) + (Lane<u32>(8u) << b.width));
+  KAKEYA_UNROLL
+  for (int r = 0; r < 8; ++r) {
+    const Lane<u32> walked = (code[r] / 2u) * 16u + label_at(labels, r);
+    const Lane<u32> place = base + select<u32>(wide, code[r], walked);
+    y[r] = mul_zero(real(lookup_global<u32>(words, cast<i64>(place), on)), gain);
+  }
+}
+
+/// Numbers stay far inside of fp32: 256 products of f16 numbers and coefficients of at most 2^18.
+///
+/// Rule: query.decode.synthesis
+KAKEYA_FN void query_decode(Plan p, const Pages& pages, const Tables& tables, const Vectors& out,
+                            i64 warp, u8* scratch) {
+  const Team t = make_team(p, pages, warp, shares(p));
+  if (!any(t.live)) return;
+  const Beside b = find_table(p, t, tables, pages);
+  const Places to = make_places(p, t, out, t.share, shares(p));
+  // Chains need no steps of coefficients without bits: those add zeros.
+  Lane<u32> most_active = cast<u32>(b.active);
+  KAKEYA_UNROLL
+  for (int o = 1; o < WARP; o *= 2) most_active = most(most_active, shuffle_xor(most_active, o));
+  const int count = 8 * static_cast<int>(same_in_all(most_active, 0));
+  KAKEYA_ROLLED
+  for (int turn = 0; turn < 8; turn += together(p)) {
+    KAKEYA_ROLLED
+    for (int v = 0; v < together(p); ++v) {
+      Lane<float> y[8];
+      read_band(p, t, b, tables.words, pages.data, token_of(p, t, turn + v), y);
+      if (p.vectors) {
+        put_octet(p, t, v, y, scratch);
+      } else {
+        write_octet(p, to, turn + v, 0, holds(p, t, 0), y);
+      }
+    }
+    if (!p.vectors) continue;
+    sync_warp();
+    Lane<float> x[8 * TOGETHER], mean[8];
+    chains(p, t, b, tables.words, count, scratch, x);
+    read_mean(p, t, b, tables.words, mean);
+    KAKEYA_UNROLL
+    for (int v = 0; v < together(p); ++v) {
+      KAKEYA_UNROLL
+      for (int r = 0; r < 8; ++r) x[8 * v + r] = add(x[8 * v + r], mean[r]);
+      write_octet(p, to, turn + v, 0, holds(p, t, 0), x + 8 * v);
+    }
+    sync_warp();
+  }
+}
+
+}  // namespace kakeya
