@@ -16,6 +16,7 @@ from kakeya_ref.contract import check_attention
 from kakeya_ref.errors import ShapeError, Unsupported
 from kakeya_ref.types import PageLayout
 
+BRIEF = 512
 TABLE = ("slots", "first", "length", "since", "frame")
 
 
@@ -23,11 +24,20 @@ class Attends:
     """The part of the CUDA backend that attends over pages.
 
     Keeps one :class:`Attention` for each kind of call, made at its first use.
+
+    Attributes
+    ----------
+    merges : bool
+        Block tables are tensors of the device, and calls take a partial to be merged.
     """
+
+    merges = True
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self._made: dict[tuple[Any, ...], Attention] = {}
+        # The same without a hash of layouts, which takes longer than what the caller does else.
+        self._brief: dict[tuple[Any, ...], tuple[tuple[PageLayout, PageLayout], Attention]] = {}
 
     def prepare_attend(
         self,
@@ -57,6 +67,10 @@ class Attends:
         """
         # In powers of two: a context that grows needs few of them.
         pages = 1 << max(0, pages - 1).bit_length()
+        brief = (id(layouts), shape, pages, dtype, *(k for k, on in flags.items() if on))
+        known = self._brief.get(brief)
+        if known and known[0] is layouts:
+            return known[1]
         key = (layouts, *shape, pages, dtype, *sorted(k for k, on in flags.items() if on))
         if key not in self._made:
             batch, heads, rows = shape
@@ -70,6 +84,9 @@ class Attends:
                 dtype=dtype,
                 **flags,
             )
+        if len(self._brief) >= BRIEF:
+            self._brief.clear()
+        self._brief[brief] = layouts, self._made[key]
         return self._made[key]
 
     def attend(self, q: Any, *given: Any, **options: Any) -> Any:

@@ -73,6 +73,8 @@ class CupyLauncher:
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count
         self.shared = cupy.cuda.runtime.deviceGetAttribute(SHARED_OPTIN, device.index)
         self._kernels: dict[tuple[Unit, str], Any] = {}
+        self._streams: dict[int, Any] = {}
+        self._thread = threading.local()
         self._lock = threading.Lock()
 
     def run(self, unit: Unit, entry: str, layout: PageLayout, pages: int, args: Args) -> None:
@@ -118,11 +120,23 @@ class CupyLauncher:
         args: Args,
         shared: int = 0,
     ) -> None:
-        stream = torch.cuda.current_stream(self.device).cuda_stream
+        pointer = torch.cuda.current_stream(self.device).cuda_stream
+        stream = self._streams.get(pointer)
+        if stream is None:
+            stream = self._cupy.cuda.Stream.from_external(_Stream(pointer))
+            self._streams[pointer] = stream
+        # Every call of a decode step comes by here, and most have nothing to switch.
+        if getattr(self._thread, "known", False) and (
+            torch.cuda.current_device() == self.device.index
+        ):
+            with stream:
+                kernel(grid, (threads,), args, shared_mem=shared)
+            return
         with torch.cuda.device(self.device):
             # A thread that has not used CUDA yet has no context, and launching needs one.
             self._cupy.cuda.runtime.setDevice(self.device.index)
-            with self._cupy.cuda.Stream.from_external(_Stream(stream)):
+            self._thread.known = True
+            with stream:
                 kernel(grid, (threads,), args, shared_mem=shared)
 
     def _load(self, unit: Unit) -> None:

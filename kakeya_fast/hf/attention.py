@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kakeya_fast.hf import fused
+from kakeya_fast.hf import decode, fused
 from kakeya_fast.hf.basis import rotation
 from kakeya_fast.hf.framed import FramedKeys, FramedStore
 from kakeya_ref.errors import ShapeError
@@ -63,6 +63,9 @@ def attend(
     -------
     (B, Q, H * G, Dv), dtype of ``query``. A query that may look at nothing gets zeros.
     """
+    out = decode.attend(state, query, mask, scaling, softcap, s_aux)
+    if out is not None:
+        return out
     run = _Run(state, query, mask, scaling, softcap, s_aux)
     packed = fused.partial(state, run.q, mask, scaling, softcap, run.backend)
     if packed is not None:

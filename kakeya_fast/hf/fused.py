@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kakeya_fast.hf.pages import PageStore
-from kakeya_ref.types import Paged
+from kakeya_ref.types import Paged, PageLayout
 
 if TYPE_CHECKING:
     from kakeya_fast.hf.state import LayerState
@@ -34,9 +35,7 @@ def partial(
 ) -> tuple[Tensor, Tensor] | None:
     """Output and log-sum-exp over all packed tokens, or None where they must be decoded.
 
-    The reason for None is logged once.
-
-    Rule: cache.attend.logged, cache.attend.fused
+    Rule: cache.attend.fused
 
     Parameters
     ----------
@@ -48,49 +47,52 @@ def partial(
     out : (B, H, G, Q, E) float32, in the coded basis of V
     lse : (B, H, G, Q) float32
     """
-    if q.shape[3] > MOST or not state.pages.used:
+    if not usable(state, q.shape[3], mask, refusal(state, q.dtype, backend)):
         return None
-    reason = _refusal(state, q, backend) or _mask_refusal(state, mask, q.shape[3])
-    if reason:
-        if reason not in _said:
-            _said.add(reason)
-            LOG.warning("[cache.attend.logged] pages are decoded in every step: %s", reason)
-        return None
-    store, count = state.pages, q.shape[3]
+    store, policy = state.pages, state.policy
     table = store.block_table()
-    since = table.first + table.length
-    if state.policy.residual:
-        # What was packed before this step has no exact copy left, whatever was cropped since.
-        since = since + np.where(table.first >= state.step_from[:, None], state.policy.residual, 0)
-    origin = np.full(state.batch, state.length - count, np.int64)
-    on_cpu = q.device.type == "cpu"
-    first, length, slots = table.first, table.length, table.slots
-    if not on_cpu:
-        first, length, slots = table.on(q.device)
-        since, origin = (
-            torch.from_numpy(np.ascontiguousarray(x)).to(q.device, non_blocking=True)
-            for x in (since.astype(np.int32), origin)
-        )
-    paged = Paged(slots, first, length, since, origin, count)
+    origin = np.full(state.batch, state.length - q.shape[3], np.int64)
+    since = table.since(policy.residual, state.step_from)
+    paged = Paged(table.slots, table.first, table.length, since, origin, q.shape[3])
     rows = q.reshape(*q.shape[:2], 1, -1, q.shape[4])
     # A call without a mask is one that lies inside the window.
-    window = state.policy.window if mask is not None else None
-    pools = store.pools()
+    window = policy.window if mask is not None else None
     out, lse = backend.attend_tensor(
-        rows, *pools, state.layouts, paged, scaling, softcap=softcap, window=window
+        rows, *store.pools(), state.layouts, paged, scaling, softcap=softcap, window=window
     )
     return out.view(*q.shape[:4], -1), lse.view(q.shape[:4])
 
 
-def _refusal(state: LayerState, q: Tensor, backend: Any) -> str:
+def usable(state: LayerState, count: int, mask: Tensor | None, refused: str) -> bool:
+    """Whether the backend reads the pages itself for ``count`` queries a row.
+
+    The reason why it does not is logged once: ``refused``, if it never does, or a mask.
+
+    Rule: cache.attend.logged
+    """
+    if count > MOST or not state.pages.used:
+        return False
+    reason = refused or _mask_refusal(state, mask, count)
+    if reason and reason not in _said:
+        _said.add(reason)
+        LOG.warning("[cache.attend.logged] pages are decoded in every step: %s", reason)
+    return not reason
+
+
+def refusal(state: LayerState, dtype: torch.dtype, backend: Any) -> str:
     """Why the backend cannot read these pages itself; empty if it can."""
     if type(state.pages) is not PageStore:
         return f"{state.policy.k} and {state.policy.v} have tables of their own"
-    if q.dtype is torch.float64:
+    if dtype is torch.float64:
         return "queries are float64"
     if not hasattr(backend, "attend_tensor"):
         return f"{backend} has no attention"
-    for layout in state.layouts:
+    return _lacks(backend, state.layouts)
+
+
+@lru_cache(maxsize=256)
+def _lacks(backend: Any, layouts: tuple[PageLayout, PageLayout]) -> str:
+    for layout in layouts:
         if "attend" not in backend.supports(layout).features:
             return f"backend {backend.name} has no attention over {layout}"
     return ""

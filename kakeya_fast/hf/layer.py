@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,22 @@ from kakeya_fast.hf.attention import attend, check
 from kakeya_fast.hf.placed import PlacedStore
 from kakeya_fast.hf.policy import Policy
 from kakeya_fast.hf.state import UNKNOWN, LayerState
-from kakeya_fast.hf.step import Step
-from kakeya_ref.errors import KakeyaError, RangeError, ShapeError, Unsupported, UsageError
+from kakeya_fast.hf.step import Step, check_finite
+from kakeya_ref.errors import KakeyaError, ShapeError, Unsupported, UsageError
 
 # Tokens whose exact copies outlive packing while a rollback may come: more than any drafter
 # proposes in one step, and a constant, so that a long prompt is not kept exact.
 RECORD = 256
+# Where looking at a number means waiting for the device, the few tokens of a decode step are
+# looked at once a forward, before it counts as taken in.
+LATE, FEW = ("cuda",), 8
+
+
+@lru_cache(maxsize=32)
+def _nan(dtype: torch.dtype, device: torch.device) -> Tensor:
+    # NaN: a model that computes with it instead of following the handle fails loudly.
+    with torch.inference_mode(False):
+        return torch.full((1, 1, 1, 1), torch.nan, dtype=dtype, device=device)
 
 
 class PackedLayer(CacheLayerMixin):
@@ -110,7 +121,7 @@ class PackedLayer(CacheLayerMixin):
             dense = self.state.dense()
             self.state.settle(np.zeros(self.state.batch, np.int64))
             self._finish()
-        self.step.leave(self.index)
+            self.step.leave(self.index)
         return dense
 
     def attend(
@@ -319,9 +330,9 @@ class PackedLayer(CacheLayerMixin):
         return np.where(unknown, first, state.starts)
 
     def _placeholder(self, like: Tensor) -> Tensor:
-        # NaN: a model that computes with it instead of following the handle fails loudly.
-        nan = like.new_full((1, 1, 1, 1), torch.nan)
-        out = nan.expand(*like.shape[:2], self.state.length, like.shape[3])
+        out = _nan(like.dtype, like.device).expand(
+            *like.shape[:2], self.state.length, like.shape[3]
+        )
         out._kakeya_layer = self
         return out
 
@@ -345,13 +356,8 @@ class PackedLayer(CacheLayerMixin):
                     f"{came} does not continue a cache of (rows, KV heads, size of keys, size of "
                     f"values, dtype) {have}",
                 )
-        for name, x in (("keys", k), ("values", v)):
-            if not torch.isfinite(x).all():
-                row, _, token, _ = torch.nonzero(~torch.isfinite(x))[0].tolist()
-                raise RangeError(
-                    "num.input.finite",
-                    f"NaN or infinity in the {name} of row {row}, token "
-                    f"{self.get_seq_length() + token}; if the model is sound, its attention "
-                    "implementation was changed after the cache was built, or does not come "
-                    'through the registry (use attention="dense")',
-                )
+        at = self.get_seq_length()
+        if k.device.type in LATE and k.shape[2] <= FEW:
+            self.step.watch(k, v, at)
+        else:
+            check_finite(k, v, at)

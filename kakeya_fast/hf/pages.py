@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,40 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kakeya_fast.hf.blocktable import BlockTable, places
 from kakeya_fast.hf.table import PageTable
 from kakeya_ref.types import Basis, PageLayout
 
 # Pages per encoder call: bounds the gathered copy of a long prefill.
 ENCODE = 32
-
-
-@dataclass(eq=False)
-class BlockTable:
-    """Where the pages of every row and head lie, for attention that reads them in place.
-
-    Attributes
-    ----------
-    slots : (B, H, N) int32
-        Row of the pools; -1 where a row has no page.
-    first, length : (B, N) int32
-        Those of the page table, which are replaced and never changed in place.
-    room : int
-        Slots of a row when this was made.
-    """
-
-    slots: NDArray[np.int32]
-    first: NDArray[np.int32]
-    length: NDArray[np.int32]
-    room: int
-    _there: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict)
-
-    def on(self, device: torch.device) -> tuple[Tensor, ...]:
-        """First, length and slots on a device, moved once."""
-        if device not in self._there:
-            arrays = (self.first, self.length, self.slots)
-            with torch.inference_mode(False):
-                self._there = {device: tuple(torch.from_numpy(x).to(device) for x in arrays)}
-        return self._there[device]
 
 
 class PageStore(PageTable):
@@ -56,10 +27,9 @@ class PageStore(PageTable):
 
     Rule: cache.page.never-reencoded, page.stream.order
 
-    Attributes
-    ----------
-    bodies : (B, slots, H, k.nbytes + v.nbytes) uint8
     """
+
+    _pools: tuple[Tensor, Tensor] | None
 
     def __init__(
         self, batch: int, heads: int, layouts: tuple[PageLayout, PageLayout], device: torch.device
@@ -166,17 +136,25 @@ class PageStore(PageTable):
         known, room = self._table, self.bodies.shape[1]
         same = known is not None and known.room == room
         if not (same and known.first is self.first and known.length is self.length):
-            batch, _, heads, _ = self.bodies.shape
-            row, head, page = np.ogrid[:batch, :heads, : self.first.shape[1]]
-            place = (row * room + page) * heads + head
-            there = np.where(page < self.count[:, None, None], place, -1).astype(np.int32)
-            self._table = BlockTable(there, self.first, self.length, room)
+            heads = self.bodies.shape[2]
+            self._table = BlockTable(self.first, self.length, room, places(self, room, heads))
         return self._table
+
+    @property
+    def bodies(self) -> Tensor:
+        """Bytes of all pages: (B, slots, H, k.nbytes + v.nbytes)."""
+        return self._bodies
+
+    @bodies.setter
+    def bodies(self, bodies: Tensor) -> None:
+        self._bodies, self._pools = bodies, None
 
     def pools(self) -> tuple[Tensor, Tensor]:
         """All K bodies and all V bodies, (S, nbytes), rows strided; views."""
-        flat = self.bodies.view(-1, self.bodies.shape[3])
-        return flat[:, self.spans[0]], flat[:, self.spans[1]]
+        if self._pools is None:
+            flat = self.bodies.view(-1, self.bodies.shape[3])
+            self._pools = flat[:, self.spans[0]], flat[:, self.spans[1]]
+        return self._pools
 
     def select(self, rows: Tensor) -> None:
         """Take these rows of the batch, in this order."""
@@ -196,7 +174,7 @@ class PageStore(PageTable):
     @property
     def table_nbytes(self) -> int:
         """Bytes of the page table, and of the places that attention has asked for."""
-        return super().table_nbytes + (0 if self._table is None else self._table.slots.nbytes)
+        return super().table_nbytes + (0 if self._table is None else self._table.nbytes)
 
     @property
     def skeletons_nbytes(self) -> int:

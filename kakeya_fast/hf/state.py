@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,8 @@ class LayerState:
     Attributes
     ----------
     pages : PageStore or BlockStore
-    sink_k, sink_v : (B, H, sinks, D)
-    tail_k, tail_v : (B, H, W, D)
-        Exact tokens of cache indices ``tail_from .. length``.
+    exact : two tensors (B, H, sinks + W, D)
+        K and V of the sinks, and then of cache indices ``tail_from .. length``.
     starts : (B,) int64
         Cache index of the first real token of each row, ``-1`` until there is one.
     length : int
@@ -36,6 +36,10 @@ class LayerState:
         Tokens below this index are packed, sinks, padding, or too recent to be packed.
     step_from : (B,) int64
         Where each row's packed tokens ended before the tokens of the current step were packed.
+    ended : (B,) int64
+        Where they end now.
+    until : int
+        While ``length`` is below it no page fills and every sink is there; 0 if that is not known.
     """
 
     def __init__(self, policy: Policy, k: Tensor, v: Tensor) -> None:
@@ -44,22 +48,41 @@ class LayerState:
         self.layouts = policy.layouts(k.shape[-1], v.shape[-1], k.dtype)
         policy.open(self.device, self.layouts)
         self.pages = policy.store(k.shape[0], k.shape[1], self.layouts, self.device)
-        self.tail_k, self.tail_v = k[:, :, :0].clone(), v[:, :, :0].clone()
-        self.sink_k = k.new_zeros(*k.shape[:2], policy.sinks, k.shape[-1])
-        self.sink_v = v.new_zeros(*v.shape[:2], policy.sinks, v.shape[-1])
+        self.exact = tuple(x.new_zeros(*x.shape[:2], policy.sinks, x.shape[-1]) for x in (k, v))
         self.starts = np.full(k.shape[0], UNKNOWN, np.int64)
-        self.step_from = np.zeros(k.shape[0], np.int64)
+        self.step_from = self.ended = np.zeros(k.shape[0], np.int64)
+        self.until = 0
         self.length = self.settled = self.tail_from = self.left = 0
 
     @property
     def batch(self) -> int:
         """Rows."""
-        return self.tail_k.shape[0]
+        return self.exact[0].shape[0]
 
     @property
     def heads(self) -> int:
         """KV heads."""
-        return self.tail_k.shape[1]
+        return self.exact[0].shape[1]
+
+    @property
+    def sink_k(self) -> Tensor:
+        """Exact keys of the sinks: (B, H, sinks, D)."""
+        return self.exact[0][:, :, : self.policy.sinks]
+
+    @property
+    def sink_v(self) -> Tensor:
+        """Exact values of the sinks."""
+        return self.exact[1][:, :, : self.policy.sinks]
+
+    @property
+    def tail_k(self) -> Tensor:
+        """Exact keys of ``tail_from .. length``: (B, H, W, D)."""
+        return self.exact[0][:, :, self.policy.sinks :]
+
+    @property
+    def tail_v(self) -> Tensor:
+        """Exact values of ``tail_from .. length``."""
+        return self.exact[1][:, :, self.policy.sinks :]
 
     @property
     def tail(self) -> tuple[Tensor, Tensor]:
@@ -68,8 +91,8 @@ class LayerState:
 
     def append(self, k: Tensor, v: Tensor) -> None:
         """Put tokens at the end, exactly."""
-        self.tail_k = torch.cat([self.tail_k, k], dim=2)
-        self.tail_v = torch.cat([self.tail_v, v], dim=2)
+        old_k, old_v = self.exact
+        self.exact = torch.cat([old_k, k], dim=2), torch.cat([old_v, v], dim=2)
         self.length += k.shape[2]
 
     def mark(self) -> dict[str, Any]:
@@ -79,7 +102,7 @@ class LayerState:
 
     def restore(self, mark: dict[str, Any]) -> None:
         """Be again as at :meth:`mark`."""
-        device = self.tail_k.device
+        device = self.exact[0].device
         self.pages.restore(mark["table"])
         vars(self).update({k: v for k, v in mark.items() if k != "table"})
         self.to(device)
@@ -97,6 +120,9 @@ class LayerState:
         RangeError
             The codec cannot carry a value; nothing has changed.
         """
+        if starts is self.starts and self.length < self.until:
+            self.step_from, self.settled = self.ended, self.length
+            return
         ends, old = self._ends(starts), self.length - self.policy.residual
         pages = np.maximum(0, (old - ends) // self.policy.page_tokens)
         backend = self.policy.open(self.device, self.layouts)
@@ -104,12 +130,19 @@ class LayerState:
         self.starts, self.step_from = starts, ends
         self._fill_sinks()
         self.settled = self.length
+        self.ended = self._ends(starts)
+        known = (starts != UNKNOWN) & (starts + self.policy.sinks <= self.length)
+        full = int(self.ended.min()) + self.policy.page_tokens + self.policy.residual
+        self.until = full if known.all() else 0
 
     def trim(self, keep: int = 0) -> None:
         """Drop the exact copies of packed tokens, but for what a crop of ``keep`` would need.
 
         That is every page that is read exactly after such a crop, from its first token on.
         """
+        packed = self.until - self.policy.page_tokens - self.policy.residual
+        if not keep and self.length < self.until and self.tail_from >= packed:
+            return
         need = min(self.settled, int(self._ends(self.starts).min()))
         if keep:
             keep += self.policy.residual + self.policy.page_tokens - 1
@@ -131,6 +164,7 @@ class LayerState:
 
         Rule: cache.crop.short-page, cache.crop.recorded
         """
+        self.until = 0
         self.pages.crop(length, self.tail_from, self.policy.residual)
         self.length, self.settled = length, min(self.settled, length)
         self._keep_tail(min(self.tail_from, length), length)
@@ -139,17 +173,18 @@ class LayerState:
     def select(self, rows: Tensor) -> None:
         """Take these rows of the batch, in this order."""
         self.pages.select(rows)
-        index = rows.to(self.tail_k.device)
-        self.tail_k, self.tail_v = self.tail_k[index], self.tail_v[index]
-        self.sink_k, self.sink_v = self.sink_k[index], self.sink_v[index]
+        self.until = 0
+        index = rows.to(self.exact[0].device)
+        self.exact = self.exact[0][index], self.exact[1][index]
         host = rows.cpu().numpy()
         self.starts, self.step_from = self.starts[host].copy(), self.step_from[host].copy()
 
     def to(self, device: torch.device | str) -> None:
         """Move every tensor, packed ones included."""
+        if self.exact[0].device == device:
+            return
         self.pages.to(device)
-        for name in ("tail_k", "tail_v", "sink_k", "sink_v"):
-            setattr(self, name, getattr(self, name).to(device, non_blocking=True))
+        self.exact = tuple(x.to(device, non_blocking=True) for x in self.exact)
 
     def dense(self) -> tuple[Tensor, Tensor]:
         """K and V (B, H, length, D): sinks and tail as they came, pages decoded, padding zero."""
@@ -185,15 +220,21 @@ class LayerState:
         fresh = known & (columns >= self.settled) & (columns < self.length)
         if not fresh.any():
             return
-        at = np.clip(columns - self.tail_from, 0, self.tail_k.shape[2] - 1)
+        tail = self.tail
+        at = np.clip(columns - self.tail_from, 0, tail[0].shape[2] - 1)
         index = torch.from_numpy(at).to(self.device)[:, None, :, None]
         new = torch.from_numpy(fresh).to(self.device)[:, None, :, None]
-        for name, x in (("sink_k", self.tail_k), ("sink_v", self.tail_v)):
-            old = getattr(self, name)
-            setattr(self, name, torch.where(new, x.gather(2, index.expand_as(old)), old))
+        sinks = [
+            torch.where(new, x.gather(2, index.expand_as(old)), old)
+            for x, old in zip(tail, (self.sink_k, self.sink_v), strict=True)
+        ]
+        self._hold(sinks, tail)
 
     def _keep_tail(self, begin: int, end: int) -> None:
-        # Cloned, so that what is dropped is really freed.
         part = slice(begin - self.tail_from, max(begin, end) - self.tail_from)
-        self.tail_k, self.tail_v = self.tail_k[:, :, part].clone(), self.tail_v[:, :, part].clone()
+        self._hold((self.sink_k, self.sink_v), [x[:, :, part] for x in self.tail])
         self.tail_from = begin
+
+    def _hold(self, sinks: Sequence[Tensor], tail: Sequence[Tensor]) -> None:
+        # A copy, so that what is dropped is really freed.
+        self.exact = tuple(torch.cat(both, dim=2) for both in zip(sinks, tail, strict=True))

@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
+from kakeya_ref.errors import RangeError
+
 
 class Markable(Protocol):
     """Something that can be put back as it was."""
@@ -31,10 +36,31 @@ class Step:
         self.last = last
         self._at = -1
         self._marks: list[tuple[Markable, Any]] = []
+        self._watched: list[tuple[Tensor, Tensor, Tensor, Tensor, int]] = []
+
+    def watch(self, k: Tensor, v: Tensor, at: int) -> None:
+        """Look at these tokens, from cache index ``at`` on, when the forward has come through."""
+        largest = (torch.linalg.vector_norm(x, torch.inf, dtype=torch.float32) for x in (k, v))
+        self._watched.append((*largest, k, v, at))
+
+    def look(self) -> None:
+        """Refuse what is not finite among the tokens that are watched.
+
+        Rule: num.input.finite
+
+        Raises
+        ------
+        RangeError
+        """
+        watched, self._watched = self._watched, []
+        if watched and not torch.stack([x for one in watched for x in one[:2]]).isfinite().all():
+            for *_, k, v, at in watched:
+                check_finite(k, v, at)
 
     def enter(self, index: int, layer: Markable) -> None:
         """Layer ``index`` is about to take tokens; an index that does not rise begins a forward."""
         if index <= self._at:
+            self.look()
             self._marks.clear()
         self._at = index
         self._marks.append((layer, layer.mark()))
@@ -42,6 +68,7 @@ class Step:
     def leave(self, index: int) -> None:
         """Layer ``index`` has been read; after the last packed one nothing of ours can fail."""
         if index >= self.last:
+            self.look()
             self._marks.clear()
 
     @contextmanager
@@ -53,6 +80,7 @@ class Step:
             for layer, mark in self._marks:
                 layer.restore(mark)
             self._marks.clear()
+            self._watched.clear()
             raise
 
 
@@ -70,3 +98,23 @@ class Borrowed:
         """Its attributes as they were."""
         vars(self.layer).clear()
         vars(self.layer).update(mark)
+
+
+def check_finite(k: Tensor, v: Tensor, at: int) -> None:
+    """Refuse keys and values (B, H, q, D) of cache indices from ``at`` on that are not finite.
+
+    Rule: num.input.finite
+
+    Raises
+    ------
+    RangeError
+    """
+    for name, x in (("keys", k), ("values", v)):
+        if not torch.isfinite(x).all():
+            row, _, token, _ = torch.nonzero(~torch.isfinite(x))[0].tolist()
+            raise RangeError(
+                "num.input.finite",
+                f"NaN or infinity in the {name} of row {row}, token {at + token}; if the model is "
+                "sound, its attention implementation was changed after the cache was built, or "
+                'does not come through the registry (use attention="dense")',
+            )

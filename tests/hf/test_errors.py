@@ -99,6 +99,29 @@ def test_nan_is_refused_and_no_token_is_lost(stream, value):
     assert same(layer, before)
 
 
+@pytest.mark.parametrize("bad", [0, 1])
+def test_where_looking_is_late_a_forward_is_refused_as_a_whole(monkeypatch, bad):
+    """Rule: num.input.finite, cache.step.whole"""
+    monkeypatch.setattr(hf.layer, "LATE", ("cpu",))
+    past = filled()
+    before = copy.deepcopy(past)
+    kv = [torch.randn(2, 2, 5, 16) for _ in past.layers]
+    kv[bad][0, 1, 3, 7] = torch.nan
+
+    def forward():
+        for layer, x in zip(past.layers, kv, strict=True):
+            layer.update(x.nan_to_num(), x)
+            layer.attend(torch.randn(2, 4, 5, 16), None, 1.0)
+
+    with pytest.raises(RangeError, match=r"^\[num.input.finite\].*values of row 0, token 73"):
+        forward()
+    assert all(same(a, b) for a, b in zip(past.layers, before.layers, strict=True))
+    # Where nothing has read them, the next forward says so.
+    past.layers[0].update(kv[bad], kv[bad])
+    with pytest.raises(RangeError, match=r"^\[num.input.finite\].*keys of row 0, token 73"):
+        past.layers[0].update(kv[1 - bad], kv[1 - bad])
+
+
 @pytest.mark.parametrize("codec", ["int:b=4,g=16", "raw:dtype=f16"])
 def test_a_value_the_codec_cannot_carry_takes_its_step_back(codec):
     layer = filled(codec).layers[0]

@@ -1,0 +1,216 @@
+"""Decode steps where the backend's attention merges partials: as few calls as it takes.
+
+A step of one token runs this for every layer, and a GPU is done with a layer before Python is. So
+exact tokens are one small attention in the model's own basis, everything that says where pages
+lie stays on the device until a page is packed, and what layers have in common is made once.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kakeya_fast.hf import fused
+from kakeya_fast.hf.basis import rotation
+from kakeya_ref.types import Paged, PageLayout
+
+if TYPE_CHECKING:
+    from kakeya_fast.hf.state import LayerState
+
+LOG = logging.getLogger("kakeya")
+HALVES = (torch.float16, torch.bfloat16)
+_flash = ["cuda"]  # kinds of devices whose fused attention tells the log-sum-exp
+
+
+class Reader:
+    """What does not change from step to step of a layer.
+
+    Attributes
+    ----------
+    backend
+    dtype : torch.dtype
+        Of the queries.
+    refused : str
+        Why the backend never reads the pages itself; empty if it does.
+    into_k, into_v, out_of_v : (D, D) float32, or None
+        Right factors that turn vectors into coefficients, and back.
+    """
+
+    def __init__(self, state: LayerState, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.backend = state.policy.open(state.device, state.layouts)
+        self.merges = getattr(self.backend, "merges", False)
+        self.refused = fused.refusal(state, dtype, self.backend)
+        self.into_k, self.into_v = (_into(x, state.device) for x in state.layouts)
+        self.out_of_v = rotation(state.layouts[1], torch.float32, state.device)
+
+
+@lru_cache(maxsize=64)
+def _into(layout: PageLayout, device: torch.device) -> Tensor | None:
+    basis = rotation(layout, torch.float32, device)
+    with torch.inference_mode(False):
+        return None if basis is None else basis.T.contiguous()
+
+
+# Beside the states, which hold what a cache holds and nothing else.
+_readers: WeakKeyDictionary[LayerState, Reader] = WeakKeyDictionary()
+
+
+def reader_of(state: LayerState, dtype: torch.dtype) -> Reader:
+    """The reader of a layer for queries of a type."""
+    found = _readers.get(state)
+    if found is None or found.dtype is not dtype:
+        found = _readers[state] = Reader(state, dtype)
+    return found
+
+
+class _Newest:
+    """Results for the newest few keys: layers of one forward ask for the same."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, Any] = {}
+
+    def get(self, key: Any, make: Any) -> Any:
+        if key not in self._kept:
+            if len(self._kept) > 3:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+_origins, _visible = _Newest(), _Newest()
+
+
+def attend(
+    state: LayerState,
+    query: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    softcap: float | None,
+    s_aux: Tensor | None,
+) -> Tensor | None:
+    """Attention of the newest few tokens, or None where it must go another way.
+
+    Rule: cache.attend.fused, cache.read.own-page-exact, cache.read.recent-exact, attend.basis.once
+    """
+    batch, heads, count, size = query.shape
+    if count > fused.MOST or not state.pages.used:
+        return None
+    reader = reader_of(state, query.dtype)
+    if not reader.merges or not fused.usable(state, count, mask, reader.refused):
+        return None
+    window = state.policy.window if mask is not None else None
+    # Row m = g * Q + i of a KV head belongs to query token i.
+    rows = query.reshape(batch, state.heads, -1, size)
+    out, lse = exact(rows, *state.exact, scaling, softcap, _seen(state, count, window))
+    if s_aux is not None:
+        given = s_aux.float().view(1, state.heads, -1, 1).expand(-1, -1, -1, count).flatten(2)
+        both = torch.logaddexp(lse, given)
+        out, lse = out * (lse - both).exp()[..., None], both
+    out = out if reader.into_v is None else out @ reader.into_v
+    q = rows if reader.into_k is None else rows.float() @ reader.into_k
+    at = state.device, batch, state.length - count
+    origin = _origins.get(at, lambda: _full(*at))
+    table = state.pages.block_table().on(state.device, state.policy.residual, state.step_from)
+    out, _ = reader.backend.attend_tensor(
+        q.contiguous(),
+        *state.pages.pools(),
+        state.layouts,
+        Paged(*table, origin, count),
+        scaling,
+        softcap=softcap,
+        window=window,
+        other=(out.contiguous(), lse.contiguous()),
+    )
+    out = out if reader.out_of_v is None else out @ reader.out_of_v
+    out = out.to(query.dtype).view(batch, heads, count, -1)
+    return out.transpose(1, 2).contiguous()
+
+
+def exact(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    scaling: float,
+    softcap: float | None,
+    seen: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """A partial over the exact tokens, in the model's own basis.
+
+    Parameters
+    ----------
+    q : (B, H, M, D)
+    keys, values : (B, H, T, D)
+    seen : (B, 1, Q, T) bool, or None: all
+        Of query token ``m % Q``.
+
+    Returns
+    -------
+    out : (B, H, M, E) float32
+    lse : (B, H, M) float32
+    """
+    if seen is None and softcap is None and q.dtype in HALVES and q.device.type in _flash:
+        try:
+            return _by_flash(q, keys, values, scaling)
+        except (RuntimeError, TypeError) as error:
+            _flash.clear()
+            LOG.warning("[cache.attend.logged] exact tokens without flash attention: %s", error)
+    keys, values = keys.float(), values.float()
+    score = (q.float() * scaling) @ keys.transpose(2, 3)
+    if softcap is not None:
+        score = (score / softcap).tanh() * softcap
+    if seen is not None:
+        score.unflatten(2, (-1, seen.shape[2])).masked_fill_(~seen[:, :, None], -torch.inf)
+    lse = score.logsumexp(-1)
+    # A query that sees nothing: no NaN of its softmax gets through.
+    weight = (score - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp()
+    return weight @ values, lse
+
+
+def _by_flash(q: Tensor, keys: Tensor, values: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+        q, keys, values, 0.0, False, scale=scaling
+    )
+    if lse.shape != q.shape[:3]:
+        raise RuntimeError(f"log-sum-exp {tuple(lse.shape)}")
+    return out.float(), lse
+
+
+def _full(device: torch.device, batch: int, value: int) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.full((batch,), value, dtype=torch.int64, device=device)
+
+
+def _seen(state: LayerState, count: int, window: int | None) -> Tensor | None:
+    """Which exact tokens each of the newest ``count`` queries sees; None: all of them."""
+    policy = state.policy
+    key = (
+        *(state.device, state.length, count, state.tail_from, window, policy.residual),
+        *(policy.sinks, policy.page_tokens, state.starts.tobytes(), state.step_from.tobytes()),
+    )
+    return _visible.get(key, lambda: _work_out(state, count, window))
+
+
+def _work_out(state: LayerState, count: int, window: int | None) -> Tensor | None:
+    policy, length = state.policy, state.length
+    start = np.where(state.starts < 0, length, state.starts)[:, None]
+    cut, tail = state.step_from[:, None], np.arange(state.tail_from, length)[None]
+    index = np.concatenate([start + np.arange(policy.sinks), tail + 0 * start], axis=1)
+    q = np.arange(length - count, length)[None, :, None]
+    # Pages from that of the token `residual` before the query on are read exactly.
+    page, last = (x // policy.page_tokens for x in (tail - cut, q - policy.residual - cut[:, None]))
+    recent = (tail >= cut)[:, None] & (page[:, None] >= last)
+    of_sinks = np.ones((*recent.shape[:2], policy.sinks), bool)
+    seen = np.concatenate([of_sinks, recent], axis=2) & (index[:, None] <= q)
+    if window is not None:
+        seen &= index[:, None] > q - window
+    if seen.all():
+        return None
+    with torch.inference_mode(False):
+        return torch.from_numpy(seen[:, None]).to(state.device)
