@@ -1,0 +1,284 @@
+"""A model of 8B shape on long contexts through ``generate``: ``python -m benchmarks.gpu_generate``.
+
+Packed caches against ``DynamicCache`` on one GPU. Weights are drawn, and so are the keys and values
+that stand for the prompt: every cache is filled with the same ones, without a prefill. What
+is timed are single steps of ``generate``, each until the device is done. Writes
+``gpu-generate.json`` after every row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+from benchmarks import machine
+from kakeya_fast.hf import build_kakeya_cache
+
+RESULTS = Path(__file__).parent / "results"
+DENSE = "dynamic"
+SKIPPED = 4  # first steps, which compile and make work space
+
+
+@dataclass(frozen=True)
+class Model:
+    """Shape of a Llama; the vocabulary is small, for it has no part in what is compared."""
+
+    layers: int = 32
+    hidden: int = 4096
+    heads: int = 32
+    kv_heads: int = 8
+    head_dim: int = 128
+    intermediate: int = 14336
+    vocabulary: int = 1024
+
+
+TINY = Model(2, 128, 4, 2, 64, 128, 64)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One context for all caches."""
+
+    context: int
+    batch: int = 1
+
+    def __str__(self) -> str:
+        size = f"{self.context >> 10}k" if self.context >= 1024 else str(self.context)
+        return f"{size} B={self.batch}"
+
+
+CASES = (Case(32 << 10), Case(128 << 10), Case(1 << 10), Case(32 << 10, 8))
+CODECS = ("scalar:b=3", "scalar:b=4")
+
+
+def make_model(shape: Model, device: torch.device, seed: int = 0) -> Any:
+    """A model in bf16 with drawn weights, made where it is used."""
+    config = LlamaConfig(
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        vocab_size=shape.vocabulary,
+        max_position_embeddings=1 << 18,
+        tie_word_embeddings=False,
+        attn_implementation="sdpa",
+        dtype=torch.bfloat16,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model = model.to_empty(device=device).eval()
+    generator = torch.Generator(device).manual_seed(seed)
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+        if weight.dim() > 1:
+            weight.normal_(0, 0.02, generator=generator)
+        else:
+            weight.fill_(1)
+    # Its tables are no parameters, and were empty on the way.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=config).to(device)
+    return model
+
+
+def drawn(shape: Model, case: Case, layer: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """Keys and then values of a layer for all of the context but its last token."""
+    generator = torch.Generator(device).manual_seed(layer + 1)
+    size = (case.batch, shape.kv_heads, case.context - 1, shape.head_dim)
+    for _ in range(2):
+        yield torch.randn(size, dtype=torch.bfloat16, device=device, generator=generator)
+
+
+def fill(model: Any, shape: Model, case: Case, codec: str, backend: str) -> Any:
+    """A cache that holds the context; ``DENSE``, or packed."""
+    device = model.device
+    if codec == DENSE:
+        model.set_attn_implementation("sdpa")
+        past: Any = DynamicCache(config=model.config)
+    else:
+        past = build_kakeya_cache(model, codec, codec, backend=backend)
+    for layer in range(shape.layers):
+        past.update(*drawn(shape, case, layer, device), layer)
+        if codec != DENSE:
+            # No attention comes for these tokens: pack them now.
+            past.layers[layer].state.settle(np.zeros(case.batch, np.int64))
+            past.layers[layer].crop(0)
+    return past
+
+
+class Watch:
+    """Takes the time at every step of ``generate``, as a processor of its logits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.at, self.first = device, [], None
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Leave the logits as they are."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.at.append(time.perf_counter())
+        if self.first is None:
+            self.first = scores.float().cpu()
+        return scores
+
+
+def held(past: Any) -> int:
+    """Bytes of a cache."""
+    if hasattr(past, "report"):
+        return past.report().total
+    return sum(x.keys.nbytes + x.values.nbytes for x in past.layers)
+
+
+@contextmanager
+def peak(device: torch.device, before: int) -> Iterator[dict[str, int]]:
+    """Most bytes allocated on the device, above ``before``."""
+    found: dict[str, int] = {}
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    yield found
+    if device.type == "cuda":
+        found["peak"] = torch.cuda.max_memory_allocated(device) - before
+
+
+def measure(model: Any, shape: Model, case: Case, codec: str, new: int, backend: str) -> Any:
+    """One row."""
+    device = model.device
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated(device)
+    else:
+        before = 0
+    begun = time.perf_counter()
+    past = fill(model, shape, case, codec, backend)
+    filled = time.perf_counter() - begun
+    ids = torch.ones(case.batch, case.context, dtype=torch.long, device=device)
+    watch = Watch(device)
+    with peak(device, before) as most:
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            past_key_values=past,
+            do_sample=False,
+            max_new_tokens=new,
+            min_new_tokens=new,
+            logits_processor=[watch],
+        )
+    steps = np.diff(watch.at)[SKIPPED:]
+    p20, median, p80 = (float(x) for x in np.percentile(steps, [20, 50, 80]))
+    row = {
+        "case": str(case),
+        **asdict(case),
+        "codec": codec,
+        "step": {"median": median, "p20": p20, "p80": p80, "mean": float(steps.mean())},
+        "steps": len(steps),
+        "tokens_per_second": case.batch / median,
+        "bytes": held(past),
+        "filled_in": filled,
+        **most,
+    }
+    return row, watch.first
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row in words."""
+    return (
+        f"{row['case']:<10} {row['codec']:<11} {row['tokens_per_second']:7.1f} tokens/s, step "
+        f"{row['step']['median'] * 1e3:.2f} ms [{row['step']['p20'] * 1e3:.2f}, "
+        f"{row['step']['p80'] * 1e3:.2f}], cache {row['bytes'] / 1e9:.2f} GB, peak "
+        f"{row.get('peak', 0) / 1e9:.2f} GB, filled in {row['filled_in']:.1f} s"
+    )
+
+
+@torch.no_grad()
+def run(
+    shape: Model,
+    cases: list[Case],
+    codecs: list[str],
+    *,
+    new: int,
+    device: torch.device,
+    backend: str,
+    out: Path,
+    seconds: float,
+) -> dict[str, Any]:
+    """All rows, saved one by one; what fails is noted, and the next begins."""
+    begun = time.monotonic()
+    model = make_model(shape, device)
+    result: dict[str, Any] = machine.describe() | {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "model": asdict(shape) | {"parameters": sum(x.numel() for x in model.parameters())},
+        "new": new,
+        "rows": [],
+        "failed": [],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        logits: dict[str, torch.Tensor] = {}
+        for codec in (*codecs, DENSE):
+            if time.monotonic() - begun > seconds:
+                result["failed"].append(f"{case} {codec}: no time left")
+                continue
+            try:
+                row, logits[codec] = measure(model, shape, case, codec, new, backend)
+            except Exception as error:  # the time on a GPU is short: other rows still run
+                result["failed"].append(f"{case} {codec}: {error!r}"[:500])
+                print(result["failed"][-1], flush=True)
+                continue
+            result["rows"].append(row)
+            print(line(row), flush=True)
+            (out / "gpu-generate.json").write_text(json.dumps(result, indent=1) + "\n")
+        for row in result["rows"]:
+            if row["case"] == str(case) and DENSE in logits:
+                pair = (logits[x].flatten() for x in (row["codec"], DENSE))
+                row["cosine"] = float(torch.nn.functional.cosine_similarity(*pair, dim=0))
+    (out / "gpu-generate.json").write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    from benchmarks.gpu_conform import Recorder, compile_all
+    from kakeya_fast.cuda.launch import CupyLauncher, cuda_device
+    from kakeya_fast.selftest import power_on
+
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--out", type=Path, default=RESULTS)
+    options.add_argument("--new", type=int, default=44)
+    options.add_argument("--cases", nargs="+", default=[str(case) for case in CASES])
+    options.add_argument("--codecs", nargs="+", default=list(CODECS))
+    options.add_argument("--seconds", type=float, default=75)
+    told = options.parse_args(argv)
+    begun, device = time.monotonic(), cuda_device("cuda")
+    recorder = Recorder()
+    power_on(recorder)
+    compile_all(list(recorder.units), CupyLauncher(device).arch, 40)
+    print(f"compiled for the self-test in {time.monotonic() - begun:.0f} s", flush=True)
+    result = run(
+        Model(),
+        [case for case in CASES if str(case) in told.cases],
+        told.codecs,
+        new=told.new,
+        device=device,
+        backend="cuda",
+        out=told.out,
+        seconds=told.seconds - (time.monotonic() - begun),
+    )
+    return 1 if result["failed"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,55 @@
+"""The end-to-end benchmark on a tiny model: all of it but the GPU."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hostlaunch import HostLauncher
+
+from kakeya_fast.cuda.backend import Backend
+
+pytest.importorskip("kakeya_fast.hf", exc_type=ImportError)
+from benchmarks import gpu_generate, gpu_generate_table
+from kakeya_fast.hf import decode, policy
+
+
+@pytest.mark.usefixtures("compiler")
+def test_every_row_is_measured_and_rendered(tmp_path, monkeypatch) -> None:
+    """Packed steps go through the kernels, and their logits are near those of dense keys."""
+    ours = Backend(launcher=HostLauncher())
+    monkeypatch.setattr(policy, "_backend", lambda name, where: ours)
+    inner, direct = decode.attend, []
+
+    def watch(*given):
+        direct.append(inner(*given))
+        return direct[-1]
+
+    monkeypatch.setattr(decode, "attend", watch)
+    result = gpu_generate.run(
+        gpu_generate.TINY,
+        [gpu_generate.Case(200), gpu_generate.Case(90, 2)],
+        ["scalar:b=3", "scalar:b=4"],
+        new=7,
+        device=torch.device("cpu"),
+        backend="cuda",
+        out=tmp_path,
+        seconds=100,
+    )
+    assert result["failed"] == []
+    assert [row["codec"] for row in result["rows"]] == [*gpu_generate.CODECS, "dynamic"] * 2
+    assert len(direct) == 2 * 2 * 2 * 7
+    assert all(x is not None for x in direct)
+    three, four, dense = result["rows"][:3]
+    assert three["bytes"] < four["bytes"] < dense["bytes"]
+    assert three["steps"] == 7 - 1 - gpu_generate.SKIPPED
+    assert min(row["cosine"] for row in result["rows"]) > 0.97
+    assert three["cosine"] < four["cosine"] < dense["cosine"] == pytest.approx(1)
+    saved = json.loads((tmp_path / "gpu-generate.json").read_text("utf-8"))
+    assert saved == result
+    for row in result["rows"]:
+        row["peak"] = row["bytes"]
+    page = gpu_generate_table.markdown(result)
+    assert page.count("| `scalar:b=3` |") == 2
+    assert page.count("| 1.00 |") >= 2
