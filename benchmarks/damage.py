@@ -1,8 +1,8 @@
 """Damage of calibrated keys and trellis values: ``python -m benchmarks.damage [--part main]``.
 
-``main``: passages of 1024 tokens of the second half of the prose, KL, ΔNLL and top-1 against the
-same engine uncompressed. ``long``: one of 8192 tokens, by position. Calibration reads other text.
-Every (passage, setting) is written at once to ``results/damage/``, and a second call goes on;
+Passages of a text that no table has seen, or that only some have (``code``, ``prose``): KL, ΔNLL
+and top-1 against the same engine uncompressed, summed by position. Every (passage, setting) is
+written at once to ``results/damage/``, and a second call goes on;
 ``python -m benchmarks.damage_report`` turns the files into pages.
 """
 
@@ -12,103 +12,130 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.damage_forward import PAGE, SINKS, Damage, compared, install, logits
+from benchmarks.damage_forward import PAGE, SINKS, Damage, backend_on, compared, install, logits
 from benchmarks.damage_settings import (
     CONTEXT,
     CTX,
-    LONG,
-    MAIN,
+    PARTS,
     TABLES,
     TOKENS,
     Row,
     half,
     make_tables,
+    make_trials,
     table_folder,
 )
+from benchmarks.damage_trials import Trials
+from benchmarks.pool import spread
 from kakeya_fast.hf import load_tables
 from kakeya_fast.quality.models import Loaded, load_model
 from kakeya_fast.quality.report import write_json
-from kakeya_fast.quality.texts import passages
+from kakeya_fast.quality.texts import Passage, passages
 
 RESULTS = Path(__file__).parent / "results" / "damage"
 WARMUP, BUCKET = 64, 1024
-PARTS = {"main": (1024, 16, MAIN), "long": (8192, 2, LONG)}
-TEXT = "workshop-b"
+# Settings that share an uncompressed pass.
+AT_ONCE = 6
+
+_mine: dict[str, Any] = {}
 
 
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--part", choices=list(PARTS), default="main")
+    parser.add_argument("--part", choices=list(PARTS), action="append", help="default: all")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--passages", type=int, help="fewer of them, from the first on")
     parser.add_argument("--settings", type=int, help="fewer of them, from the first on")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     loaded = load_model(args.model, device=args.device)
-    ctx, count, rows = PARTS[args.part]
-    rows = rows[: args.settings]
-    names = sorted({tables for _, _, tables in rows if tables})
-    paths = make_tables(loaded, names, table_folder())
-    _say(f"{loaded.name}: tables at {table_folder()}")
     args.out.mkdir(parents=True, exist_ok=True)
-    measure(
-        loaded, rows, paths, ctx, count, args.passages, args.out / f"{loaded.name}-{args.part}.json"
-    )
+    for part in args.part or PARTS:
+        out = args.out / f"{loaded.name}-{part}.json"
+        measure(loaded, part, out, args.passages, args.settings, args.workers)
 
 
 def measure(
-    loaded: Loaded,
-    rows: Sequence[Row],
-    paths: dict[str, Path],
-    ctx: int,
-    count: int,
-    most: int | None,
-    out: Path,
+    loaded: Loaded, part: str, out: Path, most: int | None, settings: int | None, workers: int
 ) -> None:
     """Every setting on every passage, one line of sums each."""
-    text = half(TEXT)
+    ctx, count, name, rows = PARTS[part]
+    rows = rows[:settings]
+    text = half(name)
     found = passages(loaded.tokens(text.text), loaded.prefix, ctx, count)
     data: dict[str, Any] = {"units": []}
     if out.exists():
         data = json.loads(out.read_text("utf-8"))
+    paths = make_tables(loaded, sorted({t for _, _, t in rows if t}), table_folder())
     tables = {name: load_tables(path) for name, path in paths.items()}
     for known in tables.values():
         known.check(loaded.model)
+    trials = any("trial" in k + v for k, v, _ in rows)
+    if trials:
+        make_trials(loaded, table_folder())
     data |= _about(loaded, text, ctx, count, tables)
     done = {(u["passage"], u["setting"]) for u in data["units"]}
-    install(loaded.model)
+    jobs: list[tuple[Passage, list[Row]]] = []
     for passage in found[:most]:
-        left = [r for r in rows if (passage.index, _name(r)) not in done]
-        if not left:
-            continue
-        ids = torch.tensor([passage.ids], device=loaded.model.device)
-        base = logits(loaded.model, ids, WARMUP, None).float().log_softmax(-1)
-        targets = ids[0, WARMUP + 1 :]
-        for row in left:
-            began = time.perf_counter()
-            damage = Damage(row[0], row[1], tables.get(row[2]))
-            each = compared(base, logits(loaded.model, ids, WARMUP, damage), targets)
-            nll = -base.gather(1, targets[:, None])[:, 0].double().cpu().numpy()
-            unit = {
-                "passage": passage.index, "start": passage.start, "setting": _name(row),
-                "bits": [damage.bits("k"), damage.bits("v")],
-                "buckets": _buckets(np.column_stack([each, nll])),
-            }  # fmt: skip
-            data["units"].append(unit)
-            write_json(data, out)
-            _say(f"{passage.index} {_name(row)} KL {each[:, 0].mean():.4f} "
-                 f"dNLL {each[:, 1].mean():+.4f} {time.perf_counter() - began:.0f} s")  # fmt: skip
+        left = [r for r in rows if (passage.index, name_of(r)) not in done]
+        jobs += [(passage, left[at : at + AT_ONCE]) for at in range(0, len(left), AT_ONCE)]
+    given = (loaded.name, str(loaded.model.device), paths, trials)
+    mine = given if workers > 1 else (*given, loaded)
+    began = time.perf_counter()
+    for n, units in enumerate(spread(jobs, _job, _ready, mine, workers)):
+        data["units"] += units
+        write_json(data, out)
+        kl = units[0]["buckets"][0][2] / units[0]["buckets"][0][1]
+        _say(f"{out.stem} {n + 1}/{len(jobs)} {units[0]['setting']} KL {kl:.4f} "
+             f"{time.perf_counter() - began:.0f} s")  # fmt: skip
+
+
+def _ready(
+    model: str, device: str, paths: dict[str, Path], trials: bool, loaded: Loaded | None = None
+) -> None:
+    if loaded is None:
+        torch.set_num_threads(1)
+        loaded = load_model(model, device=device)
+    install(loaded.model)
+    _mine["model"] = loaded.model
+    _mine["tables"] = {name: load_tables(path) for name, path in paths.items()}
+    _mine["trials"] = make_trials(loaded, table_folder()) if trials else None
+
+
+def _job(job: tuple[Passage, list[Row]]) -> list[dict[str, Any]]:
+    passage, rows = job
+    model, units = _mine["model"], []
+    ids = torch.tensor([passage.ids], device=model.device)
+    base = logits(model, ids, WARMUP, None).float().log_softmax(-1)
+    targets = ids[0, WARMUP + 1 :]
+    nll = -base.gather(1, targets[:, None])[:, 0].double().cpu().numpy()
+    for row in rows:
+        damage = _damage(row)
+        each = compared(base, logits(model, ids, WARMUP, damage), targets)
+        units.append({
+            "passage": passage.index, "start": passage.start, "setting": name_of(row),
+            "bits": [damage.bits("k"), damage.bits("v")],
+            "buckets": _buckets(np.column_stack([each, nll])),
+        })  # fmt: skip
+    return units
+
+
+def _damage(row: Row) -> Damage:
+    tables = _mine["tables"].get(row[2])
+    if "trial" in row[0] + row[1]:
+        return Trials(row[0], row[1], tables, _mine["trials"])
+    return Damage(row[0], row[1], tables)
 
 
 def _buckets(each: np.ndarray) -> list[list[float]]:
@@ -128,19 +155,23 @@ def _about(loaded: Loaded, text: Any, ctx: int, count: int, tables: Any) -> dict
         | {k: v for k, v in known.made.items() if k in ("tokens", "context")}
         for name, known in tables.items()
     }
-    size = sum(p.numel() for p in loaded.model.parameters())
+    model = loaded.model
+    size, device = sum(p.numel() for p in model.parameters()), model.device
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return {
         "format": "kakeya-damage/1",
         "model": {"name": loaded.name, "sha256": loaded.sha256, "dtype": loaded.dtype,
                   "parameters": size},
         "text": {"name": text.name, "sha256": text.sha256},
+        "run": {"device": where, "backend": backend_on(device).name, "torch": torch.__version__},
         "protocol": {"ctx": ctx, "passages": count, "warmup": WARMUP, "sinks": SINKS, "page": PAGE,
                      "layers": "all attention layers, sliding ones included"},
         "calibration": {"tokens_a_text": TOKENS, "ctx": CTX, "context": CONTEXT, "tables": shown},
     }  # fmt: skip
 
 
-def _name(row: Row) -> str:
+def name_of(row: Row) -> str:
+    """``keys/values@tables``."""
     return f"{row[0]}/{row[1]}" + (f"@{row[2]}" if row[2] else "")
 
 

@@ -9,6 +9,7 @@ unfilled page and its own page exactly, and all others decoded: what the cache p
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,13 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from kakeya_fast import get_backend
 from kakeya_fast.hf.keytables import KeyTables
-from kakeya_fast.numba_cpu import Backend
 from kakeya_ref.layout import page_layout
 from kakeya_ref.registry import parse_codec
 
 NAME = "kakeya_damage"
 SINKS, PAGE = 4, 32
-BACKEND = Backend()
 
 _active: list[Damage | None] = [None]
 
@@ -39,6 +39,8 @@ class Damage:
         Codec strings; ``raw`` leaves a stream alone.
     tables : KeyTables, optional
         For keys of ``query``.
+    layer : int
+        The layer whose streams are being coded.
     nbytes, elements : dict of stream to int
         Bytes of all pages that were encoded, and their numbers.
     """
@@ -46,6 +48,7 @@ class Damage:
     k: str
     v: str
     tables: KeyTables | None = None
+    layer: int = -1
     nbytes: dict[str, int] = field(default_factory=lambda: {"k": 0, "v": 0})
     elements: dict[str, int] = field(default_factory=lambda: {"k": 0, "v": 0})
 
@@ -68,12 +71,13 @@ class Damage:
             return x
         heads, size = x.shape[1], x.shape[3]
         layout = page_layout(codec, size, PAGE)
-        pages = x[0].unflatten(1, (-1, PAGE)).transpose(0, 1).flatten(0, 1).cpu().contiguous()
+        backend = backend_on(x.device)
+        pages = x[0].unflatten(1, (-1, PAGE)).transpose(0, 1).flatten(0, 1)
         option = {} if tables is None else {"tables": tables.of_pages(len(pages) // heads)}
-        bodies = BACKEND.encode_tensor(pages, layout, **option)
+        bodies = backend.encode_tensor(pages, layout, **option)
         self.nbytes[stream] += bodies.numel()
         self.elements[stream] += pages.numel()
-        out = BACKEND.decode_tensor(bodies, layout, **option)
+        out = backend.decode_tensor(bodies, layout, **option)
         return out.unflatten(0, (-1, heads)).transpose(0, 1).flatten(1, 2)[None].to(x)
 
     def bits(self, stream: str) -> float:
@@ -81,6 +85,12 @@ class Damage:
         if not self.elements[stream]:
             return 16.0
         return 8 * self.nbytes[stream] / self.elements[stream]
+
+
+@cache
+def backend_on(device: torch.device) -> Any:
+    """The backend that codes, as a cache would choose it."""
+    return get_backend("auto", str(device))
 
 
 def install(model: Any) -> None:
@@ -100,6 +110,30 @@ def logits(model: Any, ids: Tensor, skip: int, damage: Damage | None) -> Tensor:
         _active[0] = None
 
 
+@torch.inference_mode()
+def value_moments(model: Any, passages: list[list[int]]) -> dict[int, tuple[int, Any, Any]]:
+    """Of each layer: tokens, and sums of values (H, D) and their squares (H, D, D), in float64."""
+    found: dict[int, tuple[int, Any, Any]] = {}
+
+    class Watch(Damage):
+        def keys(self, layer: int, k: Tensor) -> Tensor:
+            return k
+
+        def values(self, v: Tensor) -> Tensor:
+            x = v[0].double()
+            sums = x.shape[1], x.sum(1).cpu().numpy(), (x.transpose(1, 2) @ x).cpu().numpy()
+            old = found.get(self.layer, (0, 0.0, 0.0))
+            found[self.layer] = tuple(a + b for a, b in zip(old, sums, strict=True))
+            return v
+
+    before = model.config._attn_implementation
+    install(model)
+    for ids in passages:
+        logits(model, torch.tensor([ids], device=model.device), len(ids) - 2, Watch("raw", "raw"))
+    model.set_attn_implementation(before)
+    return found
+
+
 def _attend(
     module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float = 1.0, **_: Any
 ) -> tuple[Tensor, None]:
@@ -109,6 +143,7 @@ def _attend(
     read_k, read_v = k, v
     if damage is not None and pages:
         inside = slice(SINKS, end)
+        damage.layer = module.layer_idx
         read_k, read_v = k.clone(), v.clone()
         read_k[:, :, inside] = damage.keys(module.layer_idx, k[:, :, inside])
         read_v[:, :, inside] = damage.values(v[:, :, inside])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.damage_forward import value_moments
+from benchmarks.damage_trials import Known, readers_of
 from kakeya_fast.env import cache_dir
 from kakeya_fast.hf.calibrate import Statistics, added
-from kakeya_fast.quality.calibration import calibrated, statistics_of
+from kakeya_fast.quality.calibration import calibrated, passages_of, statistics_of
 from kakeya_fast.quality.models import Loaded
 from kakeya_fast.quality.texts import Text, load_text
 
@@ -26,17 +29,27 @@ TABLES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     # One frame for all positions: statistics of the first 2048 of them.
     "absolute": (MIXED, {"frame": 1 << 20, "span": 2048}),
     "reference": (REFERENCE, {}),
+    "prose": (("workshop-a",), {}),
+    "code": (("code-a",), {}),
+    # Where queries stand, and what bounds directions that no query took.
+    "near": (MIXED, {"far": 0.0}),
+    "far": (MIXED, {"far": 1.0}),
+    "close": (MIXED, {"near": 32}),
+    "ridge3": (MIXED, {"ridge": 1e-3}),
+    "ridge1": (MIXED, {"ridge": 1e-1}),
 }
-FRAMES = {"f1": ",f=1", "f128": ",f=128", "absolute": ",f=1048576"}
 # (keys, values, tables)
 Row = tuple[str, str, str]
-MAIN: tuple[Row, ...] = (
+BOTH: tuple[Row, ...] = (
     ("scalar:b=2", "scalar:b=2", ""),
     ("scalar:b=3", "scalar:b=3", ""),
     ("scalar:b=4", "scalar:b=4", ""),
     ("query:b=2", "trellis:b=2", "f32"),
     ("query:b=2.5", "trellis:b=2", "f32"),
     ("query:b=3", "trellis:b=3", "f32"),
+    ("query:b=4", "trellis:b=4", "f32"),
+)
+KEYS: tuple[Row, ...] = (
     ("scalar:b=2", "raw", ""),
     ("scalar:b=3", "raw", ""),
     ("scalar:b=4", "raw", ""),
@@ -46,16 +59,66 @@ MAIN: tuple[Row, ...] = (
     ("query:b=2,f=1", "raw", "f1"),
     ("query:b=2,f=128", "raw", "f128"),
     ("query:b=2", "raw", "reference"),
-    ("query:b=3,f=1", "raw", "f1"),
     ("query:b=3", "raw", "reference"),
+    ("query:b=3,f=1", "raw", "f1"),
+    ("query:b=2,f=1048576", "raw", "absolute"),
 )
+VALUES: tuple[Row, ...] = (("raw", "scalar:b=2", ""), ("raw", "trellis:b=2", ""))
 LONG: tuple[Row, ...] = (
     ("query:b=2", "raw", "f32"),
     ("query:b=2,f=1048576", "raw", "absolute"),
     ("query:b=3", "raw", "f32"),
-    ("scalar:b=3", "raw", ""),
     ("query:b=3,f=1048576", "raw", "absolute"),
+    ("scalar:b=2", "raw", ""),
+    ("scalar:b=3", "raw", ""),
+    ("query:b=2", "raw", "near"),
+    ("query:b=2", "raw", "far"),
 )
+# Text that no calibration but its own has seen: source code.
+CODE: tuple[Row, ...] = (
+    ("scalar:b=2", "raw", ""),
+    ("scalar:b=3", "raw", ""),
+    ("query:b=2", "raw", "code"),
+    ("query:b=2", "raw", "prose"),
+    ("query:b=2", "raw", "f32"),
+    ("query:b=3", "raw", "code"),
+    ("query:b=3", "raw", "prose"),
+)
+PROSE: tuple[Row, ...] = (
+    ("scalar:b=2", "raw", ""),
+    ("query:b=2", "raw", "prose"),
+    ("query:b=2", "raw", "code"),
+    ("query:b=3", "raw", "prose"),
+    ("query:b=3", "raw", "code"),
+)
+OPEN: tuple[Row, ...] = (
+    ("query:b=2", "raw", "f32"),
+    ("query:b=2", "raw", "near"),
+    ("query:b=2", "raw", "far"),
+    ("query:b=2", "raw", "close"),
+    ("query:b=2", "raw", "ridge3"),
+    ("query:b=2", "raw", "ridge1"),
+    *((f"trial:{what}", "raw", "") for what in (
+        "", "band=16", "band=32", "gain=0", "gain=4", "quantiser=lloyd", "quantiser=walk",
+        "metric=no", "turn=no", "shrink=0.01", "shrink=0.1",
+    )),
+    ("raw", "trellis:b=2", ""),
+    ("raw", "trial:metric=no", ""),
+    ("raw", "trial:", ""),
+    # The same bits, more of them on one stream or the other.
+    ("query:b=2.5", "trellis:b=2", "f32"),
+    ("query:b=1.5", "trellis:b=3", "f32"),
+    ("query:b=3", "trellis:b=2", "f32"),
+    ("query:b=2", "trellis:b=3", "f32"),
+)  # fmt: skip
+# Tokens of a passage, number of passages, text, rows.
+PARTS: dict[str, tuple[int, int, str, tuple[Row, ...]]] = {
+    "main": (1024, 16, "workshop-b", BOTH + KEYS + VALUES),
+    "long": (8192, 4, "workshop-b", LONG),
+    "code": (1024, 16, "code-b", CODE),
+    "prose": (1024, 16, "workshop-b", PROSE),
+    "open": (1024, 16, "workshop-b", OPEN),
+}
 
 
 def half(name: str) -> Text:
@@ -93,3 +156,20 @@ def make_tables(loaded: Loaded, names: Sequence[str], folder: Path) -> dict[str,
 def table_folder() -> Path:
     """Where the tables of the measurement are kept."""
     return cache_dir() / "tables"
+
+
+def make_trials(loaded: Loaded, folder: Path) -> Known:
+    """Moments of a model for codecs that are not in the format; kept beside the tables."""
+    path = folder / f"{loaded.name}-trials.pickle"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        texts = [half(name) for name in MIXED]
+        found = added([statistics_of(loaded, [text], TOKENS, CTX) for text in texts])
+        windows = [p for t in texts for p in passages_of(loaded, [t], TOKENS, CTX)]
+        values = value_moments(loaded.model, [list(p.ids) for p in windows])
+        draft = path.with_suffix(".part")
+        draft.write_bytes(pickle.dumps((found, values, readers_of(loaded.model))))
+        draft.replace(path)
+    known = Known(*pickle.loads(path.read_bytes()))
+    known.device = loaded.model.device
+    return known

@@ -12,7 +12,7 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.damage_forward import PAGE, Damage, compared, install, logits
 from benchmarks.damage_settings import half, make_tables, table_folder
+from benchmarks.pool import spread
 from kakeya_fast.hf import Plan, load_tables
 from kakeya_fast.quality import stats
 from kakeya_fast.quality.allocate import Part, Shape
@@ -37,10 +38,14 @@ PROBE_AT = {"k": "query:b=2", "v": "trellis:b=2"}
 UNIFORM = (
     ("query:b=2", "trellis:b=2"),
     ("query:b=2.5", "trellis:b=2"),
+    ("query:b=3", "trellis:b=2"),
     ("query:b=3", "trellis:b=3"),
 )
-BUDGETS = (2.15, 2.4)
-CTX, PROBE_CTX, WARMUP, COUNT = 1024, 384, 64, 16
+BUDGETS = (2.15, 2.4, 2.9)
+CTX, WARMUP, COUNT, PROBES = 1024, 64, 16, 4
+AT_ONCE = 5
+# Name, passage, codecs of both streams by layer.
+Job = tuple[str, Any, Mapping[int, tuple[str, str]]]
 
 
 class Planned(Damage):
@@ -64,49 +69,83 @@ class Bench:
 
     def __init__(self, loaded: Loaded, out: Path) -> None:
         self.loaded, self.out = loaded, out
-        paths = make_tables(loaded, [TABLES], table_folder())
-        self.tables = load_tables(paths[TABLES])
-        install(loaded.model)
+        make_tables(loaded, [TABLES], table_folder())
         self.data: dict[str, Any] = {"units": {}}
         if out.exists():
             self.data = json.loads(out.read_text("utf-8"))
         self.data["model"] = {"name": loaded.name, "sha256": loaded.sha256}
-        self._base: tuple[tuple[str, int], Any] | None = None
 
     def windows(self, text: str, ctx: int, count: int) -> list[Any]:
         return passages(self.loaded.tokens(half(text).text), self.loaded.prefix, ctx, count)
 
-    def unit(self, name: str, window: Any, codecs: Mapping[int, tuple[str, str]]) -> list[float]:
-        """Mean KL, mean ΔNLL, tokens, bits of keys and of values, of one passage."""
-        key = f"{name} {len(window.ids)} {window.index}"
-        if key not in self.data["units"]:
-            ids = torch.tensor([window.ids], device=self.loaded.model.device)
-            if self._base is None or self._base[0] != (len(window.ids), window.index):
-                base = logits(self.loaded.model, ids, WARMUP, None).float().log_softmax(-1)
-                self._base = ((len(window.ids), window.index), base)
-            damage = planned(codecs, self.tables)
-            found = logits(self.loaded.model, ids, WARMUP, damage)
-            each = compared(self._base[1], found, ids[0, WARMUP + 1 :])
-            row = [*each[:, :2].mean(0).tolist(), len(each), damage.bits("k"), damage.bits("v")]
-            self.data["units"][key] = [round(float(x), 6) for x in row]
+    def measure(self, jobs: Sequence[Job], workers: int) -> None:
+        """Do what is not in the file yet, and keep every unit at once."""
+        left = [job for job in jobs if key_of(job) not in self.data["units"]]
+        # Jobs of a passage stay together: they share an uncompressed pass.
+        size = max(1, min(AT_ONCE, len(left) // (2 * workers)))
+        parts = [left[at : at + size] for at in range(0, len(left), size)]
+        given: tuple[Any, ...] = (self.loaded.name, str(self.loaded.model.device))
+        if workers < 2:
+            given += (self.loaded,)
+        for done in spread(parts, _units, _ready, given, workers):
+            self.data["units"] |= done
             self.out.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.data, self.out)
-        return self.data["units"][key]
 
 
-def compare(model: str, count: int) -> None:
+def key_of(job: Job) -> str:
+    """What a unit is kept under."""
+    name, window, _ = job
+    return f"{name} {len(window.ids)} {window.index}"
+
+
+_mine: dict[str, Any] = {}
+
+
+def _ready(model: str, device: str, loaded: Loaded | None = None) -> None:
+    torch.set_num_threads(1)
+    loaded = loaded or load_model(model, device=device)
+    install(loaded.model)
+    path = table_folder() / f"{loaded.name}-{TABLES}.safetensors"
+    _mine.update(model=loaded.model, tables=load_tables(path), at=None)
+
+
+def _units(jobs: Sequence[Job]) -> dict[str, list[float]]:
+    """Mean KL, mean ΔNLL, tokens, bits of keys and of values of each job."""
+    model, found = _mine["model"], {}
+    for job in jobs:
+        _, window, codecs = job
+        ids = torch.tensor([window.ids], device=model.device)
+        if _mine["at"] != (len(window.ids), window.index):
+            _mine["base"] = logits(model, ids, WARMUP, None).float().log_softmax(-1)
+            _mine["at"] = (len(window.ids), window.index)
+        damage = planned(codecs, _mine["tables"])
+        each = compared(_mine["base"], logits(model, ids, WARMUP, damage), ids[0, WARMUP + 1 :])
+        row = [*each[:, :2].mean(0).tolist(), len(each), damage.bits("k"), damage.bits("v")]
+        found[key_of(job)] = [round(float(x), 6) for x in row]
+    return found
+
+
+def compare(model: str, count: int, device: str, workers: int) -> None:
     """Probes, plans, then passage by passage all settings."""
-    loaded = load_model(model)
+    loaded = load_model(model, device=device)
     bench, config = Bench(loaded, RESULTS / f"{model}.json"), loaded.model.config
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     layers = range(config.num_hidden_layers)
     shapes = {i: Shape(dim, dim, config.num_key_value_heads, PAGE) for i in layers}
-    window = bench.windows(PLANNED_ON, PROBE_CTX, 1)[0]
-    kl: dict[Part, dict[str, float]] = {}
+    windows = bench.windows(PLANNED_ON, CTX, PROBES)
+    jobs: dict[Part, list[Job]] = {}
     for i in layers:
         for stream, codec in PROBE_AT.items():
             pair = (codec, "raw") if stream == "k" else ("raw", codec)
-            kl[Part(i, stream)] = {codec: bench.unit(f"{i}{stream}", window, {i: pair})[0]}
+            jobs[Part(i, stream)] = [(f"{i}{stream}", w, {i: pair}) for w in windows]
+    bench.measure([job for n in range(PROBES) for each in jobs.values() for job in each[n : n + 1]],
+                  workers)  # fmt: skip
+    units = bench.data["units"]
+    kl = {
+        part: {PROBE_AT[part.stream]: float(np.mean([units[key_of(job)][0] for job in each]))}
+        for part, each in jobs.items()
+    }
     settings = {f"{k} / {v}": dict.fromkeys(layers, (k, v)) for k, v in UNIFORM}
     for budget in BUDGETS:
         plan, chosen = Sensitivity(kl, shapes).plan(budget, {"k": K, "v": V})
@@ -114,17 +153,16 @@ def compare(model: str, count: int) -> None:
         about = {"model": model, "text": PLANNED_ON} | describe(chosen, shapes)
         (RESULTS / f"{model}-{budget}.toml").write_text(Plan(plan.codecs).text(about), "utf-8")
         bench.data.setdefault("plans", {})[str(budget)] = about
-    for window in bench.windows(REPORTED_ON, CTX, COUNT)[:count]:
-        for name, codecs in settings.items():
-            bench.unit(name, window, codecs)
+    windows = bench.windows(REPORTED_ON, CTX, COUNT)[:count]
+    bench.measure([(n, w, c) for w in windows for n, c in settings.items()], workers)
 
 
 def summary(data: dict[str, Any]) -> list[dict[str, Any]]:
     """Pooled rows of the settings that were measured on whole passages."""
     found: dict[str, list[list[float]]] = {}
     for key, row in data["units"].items():
-        name, ctx, _ = key.rsplit(" ", 2)
-        if int(ctx) == CTX:
+        name = key.rsplit(" ", 2)[0]
+        if name.startswith(("plan", "query")):
             found.setdefault(name, []).append(row)
     rows = []
     for name, units in found.items():
@@ -154,7 +192,7 @@ def render(model: str) -> None:
     lines = [
         f"# Plans: {model}",
         "",
-        f"Each stream of each layer coded alone on {PROBE_CTX} tokens of {PLANNED_ON}, at "
+        f"Each stream of each layer coded alone on {PROBES} passages of {PLANNED_ON}, at "
         f"{' and '.join(PROBE_AT.values())}; reported on {REPORTED_ON}, passages of {CTX} tokens, "
         f"all layers coded, 4 exact sinks, pages of {PAGE}, 95 % intervals over passages. "
         "*Saved* is how many bits more the uniform settings need for the same KL, on the line of "
@@ -183,12 +221,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--passages", type=int, default=COUNT)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--render", action="store_true", help="only the page, from what is there")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     if not args.render:
-        compare(args.model, args.passages)
+        compare(args.model, args.passages, args.device, args.workers)
     render(args.model)
 
 

@@ -12,7 +12,9 @@ from kakeya_fast.cli.screen import bar
 
 def calibrate(
     model: Annotated[str, typer.Option(help="smollm2-135m, gemma3-270m or a local folder.")],
-    text: Annotated[list[str], typer.Option(help="manual, workshop or a UTF-8 file; repeatable.")],
+    text: Annotated[
+        list[str], typer.Option(help="manual, workshop, code or a UTF-8 file; repeatable.")
+    ],
     out: Annotated[Path, typer.Option(help="Where the tables go: a safetensors file.")],
     frame: Annotated[int, typer.Option(help="Tokens of a frame: the f of the codec.")] = 32,
     tokens: Annotated[

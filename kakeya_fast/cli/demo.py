@@ -46,7 +46,7 @@ def demo(
     tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 48,
     passages: Annotated[int, typer.Option(help="Passages for the quality columns.")] = 6,
     passage_tokens: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
-    text: Annotated[str, typer.Option(help="manual, workshop or a UTF-8 file.")] = "manual",
+    text: Annotated[str, typer.Option(help="manual, workshop, code or a UTF-8 file.")] = "manual",
     as_json: Json = False,
 ) -> None:
     """Generate from packed caches; true bytes, damage and speed on one screen."""

@@ -24,6 +24,12 @@ WORKSHOP = Package(
 WORKSHOP_MEMBER = "brotli-1.2.1/tests/testdata/lcet10.txt"
 
 
+CODE = (
+    "argparse", "tarfile", "typing", "inspect", "subprocess", "doctest", "pickletools", "_pydecimal",
+    "ssl", "shutil", "smtplib", "optparse", "statistics", "difflib", "ast", "dataclasses",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Text:
     """A text, its name, its SHA-256 (of the UTF-8 bytes) and where it comes from."""
@@ -70,7 +76,17 @@ def workshop() -> Text:
     )
 
 
-NAMED: dict[str, Callable[[], Text]] = {"manual": manual, "workshop": workshop}
+def code() -> Text:
+    """Source of some large modules of the standard library of this Python: code, not prose."""
+    import sysconfig
+
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    whole = "\n\n".join((folder / f"{name}.py").read_text("utf-8") for name in CODE)
+    text = unique_paragraphs(whole)
+    return Text("code", "modules of the standard library of this Python, as source", text)
+
+
+NAMED: dict[str, Callable[[], Text]] = {"manual": manual, "workshop": workshop, "code": code}
 
 
 def load_text(name_or_path: str) -> Text:

@@ -71,7 +71,9 @@ class Query:
         lost = ~y.isfinite().all(1).reshape(shape).all(1)
         byte, large = self.gain.of_rms(y)
         z = y * self.gain.reciprocal(byte)[:, None]
-        codes = [torch.bucketize(z[:, i], t)[:, None] for i, t in enumerate(self.thresholds)]
+        codes = [
+            torch.bucketize(z[:, i].contiguous(), t)[:, None] for i, t in enumerate(self.thresholds)
+        ]
         if self.wide < self.active:
             codes.append(self.walk.search(z[:, self.wide :]).long())
         codes = torch.where(byte[:, None] == 0, 0, torch.cat(codes, 1))
@@ -127,7 +129,7 @@ def widths(spread: NDArray[np.float32], total: int) -> list[int]:
     return [b for b in bits if b for _ in range(BAND)]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2048)
 def _cached(layout: PageLayout, body: bytes, analysis: bytes | None, device: torch.device) -> Query:
     part = parts(np.frombuffer(body, np.uint8), layout.codec, layout.head_dim)
     rows = None

@@ -38,18 +38,17 @@ class Walk:
         m, n = z.shape
         cost = torch.full((m, STATES), torch.inf, device=z.device)
         cost[:, 0] = 0
-        uppers, picks = [], []
+        branch, pick = self._branches(z)
+        if self.weight is not None:
+            branch = branch * self.weight[:, None]
+        uppers = []
         for i in range(n):
-            branch, pick = self._branches(z[:, i, None], self.bits[i])
-            if self.weight is not None:
-                branch = branch * self.weight[i]
-            both = (cost.repeat_interleave(2, dim=1) + branch[:, self.labels]).unflatten(
+            both = (cost.repeat_interleave(2, dim=1) + branch[:, i, self.labels]).unflatten(
                 1, (2, STATES)
             )
             upper = both[:, 1] < both[:, 0]
             cost = torch.where(upper, both[:, 1], both[:, 0])
             uppers.append(upper)
-            picks.append(pick)
         # Which of several least a library's argmin takes is its own affair.
         least = cost == cost.amin(1, keepdim=True)
         every = torch.arange(STATES, device=z.device)
@@ -57,23 +56,30 @@ class Walk:
         codes = torch.empty((m, n), dtype=torch.uint8, device=z.device)
         for i in reversed(range(n)):
             window = state + STATES * uppers[i].gather(1, state)
-            pick = picks[i].gather(1, self.labels[window])
-            codes[:, i] = (pick * 2 + (state & 1))[:, 0]
+            best = pick[:, i].gather(1, self.labels[window])
+            codes[:, i] = (best * 2 + (state & 1))[:, 0]
             state = window >> 1
         return codes
 
-    def _branches(self, z: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-        """(M, 1) float32 -> least squares and their values (M, 16), the lowest of equals."""
-        best = pick = None
-        for u, values in enumerate(self.tables[bits].split(LABELS)):
-            off = z - values
-            square = off * off
-            if best is None:
-                best, pick = square, torch.zeros_like(square, dtype=torch.uint8)
-                continue
-            nearer = square < best
-            best, pick = torch.where(nearer, square, best), torch.where(nearer, u, pick)
-        return best, pick.to(torch.uint8)
+    def _branches(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, n) float32 -> least squares and their values (M, n, 16), the lowest of equals."""
+        best = z.new_empty(*z.shape, LABELS)
+        pick = torch.zeros(best.shape, dtype=torch.uint8, device=z.device)
+        for bits, values in self.tables.items():
+            at = [i for i, b in enumerate(self.bits) if b == bits]
+            some = slice(None) if len(at) == len(self.bits) else at
+            part = z[:, some, None]
+            least = which = None
+            for u, row in enumerate(values.split(LABELS)):
+                off = part - row
+                square = off * off
+                if least is None:
+                    least, which = square, torch.zeros_like(square, dtype=torch.uint8)
+                    continue
+                nearer = square < least
+                least, which = torch.where(nearer, square, least), which.masked_fill(nearer, u)
+            best[:, some], pick[:, some] = least, which
+        return best, pick
 
     def values(self, codes: Tensor) -> Tensor:
         """(M, n) int64 -> (M, n) float32"""

@@ -36,3 +36,31 @@ def tiny(tmp_path_factory):
     )
     transformers.Gemma3ForCausalLM(config).save_pretrained(folder)
     return load_model(str(folder))
+
+
+@pytest.fixture
+def small(tiny, tmp_path, monkeypatch):
+    """The tiny model, short texts of the manual only, torch operations for every codec."""
+    from benchmarks import damage, damage_forward, damage_settings, greedy, plans
+    from kakeya_fast.torch_ops import Backend
+
+    for module in (damage_settings, damage, plans, greedy):
+        monkeypatch.setattr(module, "table_folder", lambda: tmp_path / "tables")
+    for module in (damage_settings, damage):
+        monkeypatch.setattr(module, "TOKENS", 256)
+        monkeypatch.setattr(module, "CTX", 128)
+    for name in damage_settings.TABLES:
+        options = damage_settings.TABLES[name][1]
+        if "span" in options:
+            options = options | {"span": 64}
+        monkeypatch.setitem(damage_settings.TABLES, name, (("manual-a",), options))
+    monkeypatch.setattr(damage_settings, "MIXED", ("manual-a",))
+    monkeypatch.setattr(damage, "WARMUP", 8)
+    coder = Backend()
+    for module in (damage_forward, damage):
+        monkeypatch.setattr(module, "backend_on", lambda device: coder)
+    for part, (_, _, _, rows) in damage.PARTS.items():
+        monkeypatch.setitem(damage.PARTS, part, (140, 2, "manual-b", rows))
+    before = tiny.model.config._attn_implementation
+    yield tiny
+    tiny.model.set_attn_implementation(before)

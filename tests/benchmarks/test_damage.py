@@ -1,0 +1,68 @@
+"""The damage bench on a tiny model: every part runs, goes on where it stopped, and counts bits."""
+
+import json
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+from benchmarks import damage, damage_settings
+from benchmarks.damage_settings import PARTS, half, make_trials
+from benchmarks.damage_trials import Trial
+
+
+@pytest.mark.parametrize("part", list(PARTS))
+def test_every_part_runs_and_goes_on(small, part, tmp_path):
+    out = tmp_path / "out.json"
+    damage.measure(small, part, out, 1, None, 1)
+    first = json.loads(out.read_text("utf-8"))["units"]
+    assert len(first) == len(PARTS[part][3])
+    damage.measure(small, part, out, 2, None, 1)
+    units = json.loads(out.read_text("utf-8"))["units"]
+    assert units[: len(first)] == first
+    assert len(units) == 2 * len(first)
+    for unit in units:
+        (at, tokens, kl, *_), *_ = unit["buckets"]
+        assert (at, tokens) == (8, 140 - 1 - 8)
+        assert kl > 1e-4, unit["setting"]
+        assert min(unit["bits"]) < 16
+
+
+def test_bits_of_what_a_setting_codes(small, tmp_path):
+    out = tmp_path / "out.json"
+    damage.measure(small, "main", out, 1, None, 1)
+    bits = {u["setting"]: u["bits"] for u in json.loads(out.read_text("utf-8"))["units"]}
+    # Head dim 16: one byte of gain is half a bit a number.
+    assert bits["scalar:b=2/scalar:b=2"] == [2.5, 2.5]
+    assert bits["query:b=2.5/raw@f32"] == [3.0, 16.0]
+    assert bits["raw/trellis:b=2"] == [16.0, 2.5]
+
+
+def test_a_trial_that_changes_nothing_is_near_the_codec(small, tmp_path):
+    out = tmp_path / "out.json"
+    damage.measure(small, "open", out, 2, None, 1)
+    kl = {}
+    for unit in json.loads(out.read_text("utf-8"))["units"]:
+        kl[unit["setting"]] = kl.get(unit["setting"], 0) + unit["buckets"][0][2]
+    assert kl["trial:/raw"] == pytest.approx(kl["query:b=2/raw@f32"], rel=0.1)
+    assert kl["trial:gain=0/raw"] != kl["trial:/raw"]
+    assert len(set(kl.values())) >= len(kl) - 4
+
+
+def test_trials_are_read_from_their_names():
+    trial = Trial.parse("trial:band=16,gain=0,metric=no")
+    assert (trial.band, trial.gain, trial.metric, trial.turn) == (16, 0, False, True)
+    assert trial.bits(64) == 2.0
+    assert Trial.parse("trial:b=2.5").bits(64) == 2.625
+
+
+def test_moments_of_values_are_those_of_the_passes(small):
+    known = make_trials(small, damage_settings.table_folder())
+    count, mean, second = known.of_values[1]
+    assert mean.shape == (2, 16)
+    assert second.shape == (2, 16, 16)
+    power = (second / count).trace(axis1=1, axis2=2)
+    assert (power >= ((mean / count) ** 2).sum(1)).all()
+    assert count == 2 * 96  # pages of two passages of 128
+    assert half("manual-a").text != half("manual-b").text

@@ -1,0 +1,52 @@
+"""Greedy agreement and plans on a tiny model: what is there is kept, pages say what files say."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+from benchmarks import greedy, plans
+
+
+def test_greedy_answers_are_compared_with_the_exact_ones(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("KAKEYA_BACKEND", "torch")
+    monkeypatch.setattr(greedy, "TEXT", "manual-b")
+    monkeypatch.setattr(greedy, "load_model", lambda *_, **__: small)
+    for name, value in {"PROMPTS": 3, "PROMPT": 80, "NEW": 12}.items():
+        monkeypatch.setattr(greedy, name, value)
+    out = tmp_path / "greedy.json"
+    some = ("exact", "scalar:b=2/scalar:b=2", "query:b=4/trellis:b=4")
+    data = greedy.measure("tiny", "cpu", 1, some, out)
+    assert list(data["answers"]) == list(some)
+    assert all(np.array(a["tokens"]).shape == (3, 12) for a in data["answers"].values())
+    assert data["answers"]["query:b=4/trellis:b=4"]["bits"] < 32
+    kept = json.loads(out.read_text("utf-8"))
+    greedy.measure("tiny", "cpu", 1, some, out)
+    assert json.loads(out.read_text("utf-8")) == kept
+    assert "| `scalar:b=2/scalar:b=2` |" in greedy.page(kept)
+
+
+def test_the_first_token_that_differs_is_counted():
+    assert greedy.same([[1, 2, 3], [1, 9, 3], [9, 2, 3]], [[1, 2, 3]] * 3).tolist() == [3, 1, 0]
+
+
+def test_plans_are_made_and_compared(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "RESULTS", tmp_path)
+    monkeypatch.setattr(plans, "REPORTED_ON", "manual-b")
+    monkeypatch.setattr(plans, "PLANNED_ON", "manual-a")
+    monkeypatch.setattr(plans, "load_model", lambda *_, **__: small)
+    for name, value in {"CTX": 140, "WARMUP": 8, "COUNT": 3, "PROBES": 2}.items():
+        monkeypatch.setattr(plans, name, value)
+    monkeypatch.setattr(plans, "BUDGETS", (3.0,))
+    plans.compare("tiny", 3, "cpu", 1)
+    data = json.loads((tmp_path / "tiny.json").read_text("utf-8"))
+    # Two streams of four layers on two passages, then all settings on three.
+    assert len(data["units"]) == 2 * 4 * 2 + 3 * (len(plans.UNIFORM) + 1)
+    rows = {r["name"]: r for r in plans.summary(data)}
+    assert rows["plan 3.0"]["n"] == 3
+    assert (rows["plan 3.0"]["k"] + rows["plan 3.0"]["v"]) / 2 <= 3.0
+    plans.render("tiny")
+    assert "| plan 3.0 |" in (tmp_path / "tiny.md").read_text("utf-8")
