@@ -25,8 +25,8 @@ WORKSHOP_MEMBER = "brotli-1.2.1/tests/testdata/lcet10.txt"
 
 
 CODE = (
-    "argparse", "tarfile", "typing", "inspect", "subprocess", "doctest", "pickletools", "_pydecimal",
-    "ssl", "shutil", "smtplib", "optparse", "statistics", "difflib", "ast", "dataclasses",
+    "argparse", "tarfile", "typing", "inspect", "subprocess", "doctest", "pickletools",
+    "_pydecimal", "ssl", "shutil", "smtplib", "optparse", "statistics", "difflib", "ast", "dataclasses",
 )  # fmt: skip
 
 
