@@ -120,8 +120,8 @@ def page(data: dict[str, Any]) -> str:
         "",
         f"{data['prompts']} prompts of {data['prompt']} tokens from {data['text']['name']}, "
         f"{data['new']} new tokens each through `generate`, one batch, weights and arithmetic "
-        f"{data['model']['dtype']}, on {data['device']}. All layers but sliding ones packed, 4 exact "
-        "sinks, pages "
+        f"{data['model']['dtype']}, on {data['device']}. All layers but sliding ones packed, "
+        "4 exact sinks, pages "
         "of 32 with the unfilled one exact: an answer begins after "
         f"{(data['prompt'] - 4) // 32} packed pages. *Same* is the number of tokens before the "
         "first that differs from the uncompressed answer; 95 % intervals over prompts. *Held* is "

@@ -26,7 +26,8 @@ WORKSHOP_MEMBER = "brotli-1.2.1/tests/testdata/lcet10.txt"
 
 CODE = (
     "argparse", "tarfile", "typing", "inspect", "subprocess", "doctest", "pickletools",
-    "_pydecimal", "ssl", "shutil", "smtplib", "optparse", "statistics", "difflib", "ast", "dataclasses",
+    "_pydecimal", "ssl", "shutil", "smtplib", "optparse", "statistics", "difflib", "ast",
+    "dataclasses",
 )  # fmt: skip
 
 
