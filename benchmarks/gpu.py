@@ -19,7 +19,9 @@ from kakeya_ref.errors import Unsupported
 RESULTS = Path(__file__).parent / "results"
 TARGET = "kakeya_fast.cuda:Backend"
 NO_GPU = 3
-ROW_SECONDS = 0.4
+ROW_SECONDS = 0.2
+STEP_SECONDS = 0.15
+PREFILL_SECONDS = 1.0
 
 
 def compile_step(run: Record) -> None:
@@ -67,6 +69,7 @@ def bandwidth_step(run: Record) -> None:
             run.say(f"{error}; not timed", ok=False)
             continue
         run.result["rows"].append(found)
+        run.save()
         shares = " ".join(f"{w} {found[f'{w}_of_copy']:.0%}" for w in ("encode", "decode"))
         print(f"{label:<36} {shares} of a copy", flush=True)
 
@@ -84,25 +87,47 @@ def decode_step(run: Record) -> None:
             run.leave(f"decode step, {codec}: no time left")
             continue
         try:
-            found = measure(run.backend, codec, flush, ROW_SECONDS)
+            found = measure(run.backend, codec, flush, STEP_SECONDS)
         except Differs as error:
             run.say(f"{error}; not timed", ok=False)
             continue
         run.result["step"].append(found)
-        times = [found[name]["median"] * 1e6 for name in ("together", "by_layer")]
-        print(f"step {codec:<16} {times[0]:.0f} us together, {times[1]:.0f} by layer", flush=True)
+        run.save()
+        told = {name: found[name]["median"] * 1e6 for name in ("together", "aside", "by_layer")}
+        text = ", ".join(f"{name.replace('_', ' ')} {us:.0f} us" for name, us in told.items())
+        print(f"step {codec:<16} {text}", flush=True)
 
 
-def conformance_step(run: Record) -> None:
-    """The suite at profile standard."""
-    from benchmarks.gpu_conform import compile_all, drawn, suite
+def prefill_step(run: Record) -> None:
+    """Encoding of a prompt's keys and values against the forward that makes them."""
+    from benchmarks.gpu_prefill import measure
+    from benchmarks.gpu_timing import Flush
 
-    begun, seconds = time.monotonic(), run.seconds("conformance")
-    count = compile_all(drawn("standard"), run.launcher.arch, 0.6 * seconds)
-    print(f"conformance: {count['compiled']} of {count['units']} kernels compiled", flush=True)
+    flush = Flush(run.backend.device)
+    run.result["prefill"] = []
+    for tokens in gpu_plan.PREFILL["tokens"]:
+        if run.seconds("prefill") <= 0:
+            run.leave(f"prefill of {tokens} tokens: no time left")
+            continue
+        found = measure(run.backend, tokens, flush, PREFILL_SECONDS)
+        run.result["prefill"].append(found)
+        run.save()
+        layer = found["layer"]["median"]
+        shares = " ".join(f"{k} {s['median'] / layer:.1%}" for k, s in found["encode"].items())
+        print(f"prefill {tokens}: a layer {layer * 1e3:.2f} ms; {shares}", flush=True)
+
+
+def conform_step(run: Record) -> None:
+    """The suite at profile standard, once its kernels are there."""
+    from benchmarks.gpu_conform import finish, suite
+
+    begun = time.monotonic()
+    if run.behind is not None:
+        run.say(finish(run.behind, 0.6 * run.seconds("conform")), ok=run.behind.returncode == 0)
+    waited = time.monotonic() - begun
     report = run.out / f"{run.name}-conformance.json"
-    done = suite(TARGET, "standard", report, max(30, seconds - (time.monotonic() - begun)))
-    run.result["conformance"] = count | {"exit_code": done.code, "seconds": done.seconds}
+    done = suite(TARGET, "standard", report, max(20, run.seconds("conform") - waited))
+    run.result["conformance"] = {"exit_code": done.code, "seconds": done.seconds, "waited": waited}
     run.say(f"conformance: {last(done.tail)}", ok=done.code == 0)
     if done.code:
         print(done.tail, flush=True)
@@ -125,24 +150,27 @@ def sanitizer_step(run: Record) -> None:
 
 DO = {
     "compile": compile_step,
-    "bandwidth": bandwidth_step,
     "step": decode_step,
-    "conformance": conformance_step,
+    "prefill": prefill_step,
+    "bandwidth": bandwidth_step,
+    "conform": conform_step,
     "sanitizer": sanitizer_step,
 }
 
 
-def carry_out(run: Record, steps: list[str]) -> None:
-    """Every step in turn; one that breaks is entered as failed, and the next begins."""
+def carry_out(run: Record, parts: list[str]) -> None:
+    """Every part in turn; one that breaks is entered as failed, and the next begins."""
     run.out.mkdir(parents=True, exist_ok=True)
-    for name in steps:
-        print(f"== {gpu_plan.STEPS[name]}", flush=True)
+    if "conform" in parts and run.seconds("conform") > 0:
+        run.begin()
+    for name in parts:
+        print(f"== {gpu_plan.PARTS[name]}", flush=True)
         if run.seconds(name) <= 0:
-            run.leave(f"{gpu_plan.STEPS[name]}: no time left")
+            run.leave(f"{gpu_plan.PARTS[name]}: no time left")
         else:
             try:
                 DO[name](run)
-            except Exception as error:  # the time on a GPU is short: later steps still run
+            except Exception as error:  # the time on a GPU is short: later parts still run
                 run.say(f"{name}: {type(error).__name__}: {error}", ok=False)
         run.save()
 
@@ -152,20 +180,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
     parser.add_argument("--plan", action="store_true", help="say what would be done, and leave")
-    parser.add_argument("--only", action="append", choices=list(DO), help="these steps only")
-    parser.add_argument("--minutes", type=float, default=8.5, help="of the whole run, at most")
+    parser.add_argument("--part", action="append", choices=list(DO), help="these parts only")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of the whole run, at most")
     parser.add_argument("--commit", help="what is measured, for a copy without its history")
     args = parser.parse_args(argv)
-    steps = [name for name in DO if name in (args.only or DO)]
+    parts = [name for name in DO if name in (args.part or DO)]
     if args.plan:
-        print(gpu_plan.text(args.out.name, steps))
+        print(gpu_plan.text(args.out.name, parts))
         return 0
     try:
         run = Record(args.out, args.minutes, args.commit)
     except (ImportError, Unsupported) as error:
         print(f"no GPU that the CUDA backend can use: {error}", file=sys.stderr)
         return NO_GPU
-    carry_out(run, steps)
+    carry_out(run, parts)
     print((args.out / f"{run.name}.md").read_text("utf-8"))
     return 1 if run.failed else 0
 

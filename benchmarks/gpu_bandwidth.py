@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_plan import DTYPE, TOKENS, Row
+from benchmarks import gpu_tables
+from benchmarks.gpu_plan import DTYPE, HEADS, TOKENS, Row
 from benchmarks.gpu_timing import Flush, race
 from kakeya_ref.backend import ReferenceBackend
 from kakeya_ref.layout import page_layout
+from kakeya_ref.skeletons import Skeleton
 from kakeya_ref.types import PageLayout
 
 DTYPES = {"bfloat16": torch.bfloat16}
@@ -53,17 +56,18 @@ def measure(backend: Any, row: Row, flush: Flush, seconds: float) -> dict[str, A
     y, pool = torch.full_like(x, float("nan")), x.new_full((pages, layout.nbytes), 0xA5).byte()
     slots = torch.randperm(pages, device=device, generator=generator)
     status = backend.new_status()
-    backend.prepare(layout, dtype)
+    known = gpu_tables.of_pages(gpu_tables.beside(layout), np.arange(pages) % HEADS)
+    backend.prepare(layout, dtype, tables=known)
 
     def encode() -> None:
-        backend.append(x, layout, pool, slots, status=status)
+        backend.append(x, layout, pool, slots, status=status, tables=known)
 
     def decode() -> None:
-        backend.read(pool, layout, slots, out=y, status=status)
+        backend.read(pool, layout, slots, out=y, status=status, tables=known)
 
     encode()
     decode()
-    judge(x, pool, slots, y, layout)
+    judge(x, pool, slots, y, layout, known)
     z = torch.empty_like(x)
     spreads = race(
         {"copy": lambda: z.copy_(x), "encode": encode, "decode": decode},
@@ -89,7 +93,9 @@ def measure(backend: Any, row: Row, flush: Flush, seconds: float) -> dict[str, A
     }
 
 
-def judge(x: Tensor, pool: Tensor, slots: Tensor, y: Tensor, layout: PageLayout) -> None:
+def judge(
+    x: Tensor, pool: Tensor, slots: Tensor, y: Tensor, layout: PageLayout, known: Skeleton | None
+) -> None:
     """Stop unless some of the pages are the reference's, byte for byte and bit for bit.
 
     Raises
@@ -97,9 +103,10 @@ def judge(x: Tensor, pool: Tensor, slots: Tensor, y: Tensor, layout: PageLayout)
     Differs
     """
     some = torch.linspace(0, len(x) - 1, min(JUDGED, len(x))).long().unique().to(x.device)
-    reference = ReferenceBackend()
-    want = torch.from_numpy(reference.encode(x[some].float().cpu().numpy(), layout))
-    back = torch.from_numpy(reference.decode(want.numpy(), layout)).to(y.dtype)
+    reference, beside = ReferenceBackend(), gpu_tables.of_pages(known, some.cpu().numpy() % HEADS)
+    given = x[some].float().cpu().numpy()
+    want = torch.from_numpy(reference.encode(given, layout, tables=beside))
+    back = torch.from_numpy(reference.decode(want.numpy(), layout, tables=beside)).to(y.dtype)
     if not torch.equal(pool[slots[some]].cpu(), want):
         raise Differs(f"{layout}: other bytes than the reference")
     if not torch.equal(y[some].cpu().view(torch.int16), back.view(torch.int16)):

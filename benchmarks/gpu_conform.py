@@ -1,12 +1,17 @@
 """The conformance suite on a GPU: kernels of every layout that it draws, then the suite.
 
 The suite draws over a thousand layouts, and each has kernels of its own. It runs on the reference
-first, which is quick and shows which; they are compiled on all cores; then it runs on the GPU.
+first, which shows which, codec by codec; they are compiled on all cores; then it runs on the GPU.
+Run by itself, it is the program that draws and compiles, beside what keeps the GPU busy:
+``python -m benchmarks.gpu_conform sm_90``.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,6 +23,8 @@ from kakeya_fast.cuda import attend_plan, params
 from kakeya_fast.cuda import compile as compiler
 from kakeya_fast.cuda.compile import Unit
 from kakeya_ref.backend import ReferenceBackend
+from kakeya_ref.layout import page_layout
+from kakeya_ref.registry import codec_ids, is_resolved, parse_codec
 from kakeya_ref.types import PageLayout, Support
 
 
@@ -55,11 +62,48 @@ class Recorder(ReferenceBackend):
         return super().attend(q, k, v, layouts, *given, **options)
 
 
-def drawn(profile: str) -> list[Unit]:
-    """What has to be compiled for a run of the suite."""
+def drawn(profile: str, *codecs: str) -> list[Unit]:
+    """What has to be compiled for a run of the suite, on these codecs or on all."""
     recorder = Recorder()
-    run_checks(recorder, profile=profile)
+    run_checks(recorder, profile=profile, codecs=codecs)
     return list(recorder.units)
+
+
+def prepare(profile: str, arch: str) -> int:
+    """Draw and compile, codec by codec, on all cores; how many units."""
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        offered = [c for c in codec_ids() if Recorder().supports(plain(c)).ok]
+        draws = [pool.submit(drawn, profile, codec) for codec in reversed(offered)]
+        jobs: dict[Unit, Any] = {}
+        for draw in as_completed(draws):
+            for unit in draw.result():
+                jobs.setdefault(unit, None)
+                jobs[unit] = jobs[unit] or pool.submit(compiler.build, unit, arch)
+        for job in jobs.values():
+            job.result()
+    return len(jobs)
+
+
+def plain(codec_id: str) -> PageLayout:
+    """A layout of a codec."""
+    codec = parse_codec(codec_id)
+    return page_layout(codec if is_resolved(codec) else f"{codec_id}:rank=8", 64, 16)
+
+
+def begin(arch: str) -> subprocess.Popen[str]:
+    """:func:`prepare` in a process of its own, for the suite at profile standard."""
+    words = (sys.executable, "-m", "benchmarks.gpu_conform", arch)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen[str], seconds: float) -> str:
+    """Wait for :func:`begin` so long at most; what it said last."""
+    try:
+        said, _ = process.communicate(timeout=max(1, seconds))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return "kernels of the suite: not all compiled before it ran"
+    return said.strip().rpartition("\n")[2]
 
 
 def compile_all(units: list[Unit], arch: str, seconds: float) -> dict[str, int]:
@@ -83,3 +127,16 @@ def suite(target: str, profile: str, report: Path, seconds: float) -> Outcome:
     """The command that a backend's author runs, in a process of its own."""
     words = ("-m", "kakeya_conformance", target, "--profile", profile, "--json", str(report))
     return python(words, seconds)
+
+
+def main() -> int:
+    """Draw and compile with what the timing leaves of the cores."""
+    os.nice(10)
+    begun = time.monotonic()
+    count = prepare("standard", sys.argv[1])
+    print(f"kernels of the suite: {count} units in {time.monotonic() - begun:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 TOKENS = 32  # of a page
 HEADS = 8  # KV heads of one layer of an 8B model
@@ -17,17 +18,32 @@ CODECS = (
     "scalar",
     "trellis",
     "trellis:b=3",
+    "query",
     "d4",
     "e8",
 )
+# Whose encoder walks, or multiplies by a table: no target is a share of a copy.
+WALKS = ("trellis", "query")
 DIMS = (64, 128, 256)
 STEP = {"layers": 32, "heads": HEADS, "batch": 8, "head_dim": 128}
+# Contexts, and codecs of keys and values.
+PREFILL: dict[str, Any] = {
+    "tokens": (8192, 32768),
+    "codecs": (
+        ("scalar:b=3", "scalar:b=3"),
+        ("trellis", "trellis"),
+        ("trellis:b=3", "trellis:b=3"),
+        ("query", "trellis"),
+    ),
+}
 
-STEPS = {
-    "compile": "compile every kernel that is timed",
-    "bandwidth": "encode and decode against a device-to-device copy",
+# In this order: what says most comes first.
+PARTS = {
+    "compile": "compile every kernel that is timed, and the self-test",
     "step": "append of one decode step inside a CUDA graph",
-    "conformance": "the conformance suite, profile standard",
+    "prefill": "encoding of keys and values against the forward of a layer",
+    "bandwidth": "encode and decode against a device-to-device copy",
+    "conform": "the conformance suite, profile standard",
     "sanitizer": "compute-sanitizer: memcheck, then racecheck",
 }
 
@@ -68,10 +84,10 @@ def rows() -> Iterator[Row]:
                 yield Row(codec, d, shape)
 
 
-def text(out: str, steps: list[str]) -> str:
+def text(out: str, parts: list[str]) -> str:
     """What a run would do, for ``--plan``."""
-    lines = [f"{name:<12} {STEPS[name]}" for name in steps]
-    if "bandwidth" in steps:
+    lines = [f"{name:<12} {PARTS[name]}" for name in parts]
+    if "bandwidth" in parts:
         lines += [
             "",
             f"{len(list(rows()))} rows, vectors {DTYPE}, pages of {TOKENS} tokens:",
@@ -79,7 +95,10 @@ def text(out: str, steps: list[str]) -> str:
             f"  head dims {' '.join(str(d) for d in DIMS)}",
             "  shapes    " + ", ".join(f"{s.name} ({s.pages} pages)" for s in SHAPES),
         ]
-    if "step" in steps:
-        parts = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in STEP.items())
-        lines += ["", f"decode step: {parts}; every page of the batch fills at once"]
+    if "step" in parts:
+        shape = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in STEP.items())
+        lines += ["", f"decode step: {shape}; every page of the batch fills at once"]
+    if "prefill" in parts:
+        pairs = ", ".join("/".join(names) for names in PREFILL["codecs"])
+        lines += ["", f"prefill: {' and '.join(map(str, PREFILL['tokens']))} tokens; {pairs}"]
     return "\n".join([*lines, "", f"results go to {out}"])

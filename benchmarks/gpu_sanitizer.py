@@ -20,6 +20,10 @@ CASES = (
     ("int:b=5,axis=channel", 80),
     ("scalar:b=3", 128),
     ("scalar:b=7", 96),
+    ("trellis", 128),
+    ("trellis:b=3", 40),
+    ("query", 128),
+    ("query:b=6", 40),
     ("d4", 112),
     ("e8", 128),
     ("e8:q=38", 80),
@@ -42,8 +46,10 @@ def watch(which: str, seconds: float) -> Outcome:
 
 def cases() -> int:
     """Every entry of every codec on a few pages, strided, through slots; cases run."""
+    import numpy as np
     import torch
 
+    from benchmarks import gpu_tables
     from kakeya_fast.cuda.backend import Backend
     from kakeya_ref.layout import page_layout
 
@@ -53,9 +59,10 @@ def cases() -> int:
         x = torch.randn(16, 3, d, device=backend.device).transpose(0, 1)
         pool = torch.zeros(5, layout.nbytes, dtype=torch.uint8, device=backend.device)
         slots = torch.tensor([4, -1, 0], device=backend.device)
-        backend.append(x, layout, pool, slots)
-        backend.read(pool, layout, slots, dtype=torch.bfloat16)
-        backend.read(pool, layout, slots, basis="coefficients")
+        beside = gpu_tables.of_pages(gpu_tables.beside(layout), np.array([2, 0, 1]))
+        backend.append(x, layout, pool, slots, tables=beside)
+        backend.read(pool, layout, slots, dtype=torch.bfloat16, tables=beside)
+        backend.read(pool, layout, slots, basis="coefficients", tables=beside)
     torch.cuda.synchronize()
     return len(CASES)
 

@@ -7,18 +7,24 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import gpu_tables
 from benchmarks.gpu_bandwidth import Differs
 from benchmarks.gpu_plan import STEP, TOKENS
 from benchmarks.gpu_timing import Flush, race, spread
 from kakeya_ref.layout import page_layout
+from kakeya_ref.skeletons import Skeleton
 from kakeya_ref.types import PageLayout
+
+SIDES = 8
 
 
 def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str, Any]:
-    """The step in which every sequence fills a page: K and V of all layers, into one pool.
+    """The step in which every sequence fills a page: K and V of all layers, into one pool; keys
+    alone where the codec is one for keys.
 
     No query reads a page from its bytes before the page after it begins, so packing may wait for
     the end of the step and take all layers at once. Packing each stream of each layer as soon as
@@ -27,33 +33,57 @@ def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str,
     Returns
     -------
     dict
-        ``together``, ``by_layer``: device seconds of replaying a graph of 1 launch and of one
-        for each layer and stream; ``eager``: wall seconds of the latter without a graph, until
-        the device is done.
+        ``together``, ``by_layer``, ``aside``: device seconds of replaying a graph of 1 launch, of
+        one for each layer and stream, one after another, and of these on ``sides`` streams side by
+        side; ``eager``: wall seconds of ``by_layer`` without a graph, until the device is done.
     """
     device, layout = backend.device, page_layout(codec, STEP["head_dim"], TOKENS)
-    streams, pages = 2 * STEP["layers"], STEP["batch"] * STEP["heads"]
+    keys_only = layout.codec.id == "query"
+    streams, pages = (1 if keys_only else 2) * STEP["layers"], STEP["batch"] * STEP["heads"]
     shape = (streams, pages, TOKENS, STEP["head_dim"])
     x = torch.randn(shape, device=device).to(torch.bfloat16)
     pool = torch.zeros(streams * pages, layout.nbytes, dtype=torch.uint8, device=device)
     slots = torch.randperm(len(pool), device=device).view(streams, pages)
     status = backend.new_status()
-    backend.prepare(layout, torch.bfloat16, directions=("encode",))
+    heads, of = STEP["heads"], np.arange(streams * pages)
+    known = gpu_tables.beside(layout, streams * heads)
+    every = gpu_tables.of_pages(known, of // pages * heads + of % heads)
+    single = [
+        gpu_tables.of_pages(
+            gpu_tables.some(known, slice(i * heads, (i + 1) * heads)), of[:pages] % heads
+        )
+        for i in range(streams)
+    ]
+    for beside in (every, *single):
+        backend.prepare(layout, torch.bfloat16, directions=("encode",), tables=beside)
+    sides = [torch.cuda.Stream(device) for _ in range(SIDES)]
 
     def together() -> None:
-        backend.append(x.flatten(0, 1), layout, pool, slots.flatten(), status=status)
+        flat = slots.flatten()
+        backend.append(x.flatten(0, 1), layout, pool, flat, status=status, tables=every)
 
     def by_layer() -> None:
-        for vectors, where in zip(x, slots, strict=True):
-            backend.append(vectors, layout, pool, where, status=status)
+        for vectors, where, beside in zip(x, slots, single, strict=True):
+            backend.append(vectors, layout, pool, where, status=status, tables=beside)
+
+    def aside() -> None:
+        main = torch.cuda.current_stream(device)
+        for side in sides:
+            side.wait_stream(main)
+        for i, (vectors, where, beside) in enumerate(zip(x, slots, single, strict=True)):
+            with torch.cuda.stream(sides[i % SIDES]):
+                backend.append(vectors, layout, pool, where, status=status, tables=beside)
+        for side in sides:
+            main.wait_stream(side)
 
     graphs = {}
-    for name, step in (("together", together), ("by_layer", by_layer)):
+    steps = {"together": together, "by_layer": by_layer, "aside": aside}
+    for name, step in steps.items():
         graphs[name] = capture(step)
         pool.fill_(0xA5)
         graphs[name].replay()
         torch.cuda.synchronize(device)
-        judge(backend, x, layout, pool, slots)
+        judge(backend, x, layout, pool, slots, single)
     runners = {name: graph.replay for name, graph in graphs.items()}
     times = race(runners, flush, min_seconds=seconds, min_samples=10)
     eager = spread([_wall(by_layer) for _ in range(20)])
@@ -61,6 +91,7 @@ def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str,
     return {
         "codec": str(layout.codec),
         "launches": streams,
+        "sides": SIDES,
         "pages": streams * pages,
         "vector_bytes": x.nbytes,
         "packed_bytes": pool.nbytes,
@@ -82,15 +113,22 @@ def capture(step: Callable[[], None]) -> Any:
     return graph
 
 
-def judge(backend: Any, x: Tensor, layout: PageLayout, pool: Tensor, slots: Tensor) -> None:
+def judge(
+    backend: Any,
+    x: Tensor,
+    layout: PageLayout,
+    pool: Tensor,
+    slots: Tensor,
+    tables: list[Skeleton | None],
+) -> None:
     """Stop unless the pool holds what a checked call gives.
 
     Raises
     ------
     Differs
     """
-    for vectors, where in zip(x, slots, strict=True):
-        if not torch.equal(pool[where], backend.encode_tensor(vectors, layout)):
+    for vectors, where, beside in zip(x, slots, tables, strict=True):
+        if not torch.equal(pool[where], backend.encode_tensor(vectors, layout, tables=beside)):
             raise Differs(f"{layout}: a graph writes other bytes than a checked call")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.gpu_plan import DTYPE, SHAPES, STEP, TOKENS
+from benchmarks.gpu_plan import DTYPE, SHAPES, STEP, TOKENS, WALKS
 
 TARGETS = {"encode": 0.25, "decode": 0.5}
 DEFINITION = (
@@ -13,16 +13,18 @@ DEFINITION = (
     "times. Medians of CUDA events with the 20th and 80th percentile in brackets; the L2 cache is "
     "overwritten before each sample; copy, encode and decode take turns. "
     "Encode is `append` into scattered slots of a pool, decode is `read` from it, neither waiting "
-    "for the device. Each row was compared with the reference before it was timed."
+    "for the device. Targets are for codecs that neither walk a trellis nor multiply by a table. "
+    "Each row was compared with the reference before it was timed."
 )
 STEP_TEXT = (
     f"All sequences of a batch of {STEP['batch']} fill a page in the same step: K and V of "
     f"{STEP['layers']} layers and {STEP['heads']} KV heads, head dim {STEP['head_dim']}, "
     "{pages} pages. This happens once in {tokens} tokens. *Together*: one launch at the end of "
     "the step, which is early enough, since no query reads its own page from bytes; *by layer*: "
-    "{launches} launches, one after another. Both are device times of replaying a CUDA graph; † "
-    "marks the launch of as many such pages in the table above, without a graph. "
-    "*Eager* is the wall time of the {launches} launches without a graph."
+    "{launches} launches, one after another; *aside*: the same on {sides} streams side by side. "
+    "All three are device times of replaying a CUDA graph; † marks the launch of as many such "
+    "pages in the table above, without a graph. `query` is for keys alone: half of launches and "
+    "pages. *Eager* is the wall time of the {launches} launches without a graph."
 )
 STEP_TARGET = 100e-6
 
@@ -39,7 +41,7 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "met": row[f"{what}_of_copy"] >= target,
         }
         for row in rows
-        if row["shape"] == SHAPES[-1].name
+        if row["shape"] == SHAPES[-1].name and row["codec"].partition(":")[0] not in WALKS
         for what, target in TARGETS.items()
     ]
 
@@ -65,16 +67,32 @@ def markdown(result: dict[str, Any]) -> str:
         lines += [*_table(("codec", "", "D", "of copy", "target", ""), _targets(result)), ""]
     if result.get("step"):
         first = result["step"][0]
-        text = STEP_TEXT.format(launches=first["launches"], pages=first["pages"], tokens=TOKENS)
+        text = STEP_TEXT.format(
+            launches=first["launches"],
+            pages=first["pages"],
+            tokens=TOKENS,
+            sides=first.get("sides", "several"),
+        )
         lines += ["## One decode step", "", text, ""]
         lines += [*_table(STEPS, _steps(result)), ""]
+    if result.get("prefill"):
+        lines += ["## Encoding beside prefill", "", PREFILL_TEXT, ""]
+        lines += [*_table(PREFILLS, _prefills(result)), ""]
     lines += ["## Checks", "", *(f"* {text}" for text in result["checks"]), ""]
     if result["not_run"]:
         lines += ["## Not run", "", *(f"* {text}" for text in result["not_run"]), ""]
     return "\n".join(lines)
 
 
-STEPS = ("codec", "target 100 us", "together, us", "by layer, us", "eager, us")
+STEPS = ("codec", "target 100 us", "together, us", "aside, us", "by layer, us", "eager, us")
+PREFILLS = ("tokens", "K / V", "a layer, ms", "its K and V, ms", "share", "target")
+PREFILL_TARGET = 0.03
+PREFILL_TEXT = (
+    "The forward of one decoder layer of an 8B model over a prompt, in bf16 with random weights "
+    "and torch's own operations, and the append of the keys and values of that layer, one launch "
+    f"each. All {STEP['layers']} layers are alike, so the share is that of the model but for "
+    f"embedding and output head. Target for `trellis`: {PREFILL_TARGET:.0%}."
+)
 HEADER = ("codec", "shape", "D", "copy GB/s", "encode GB/s", "of copy", "decode GB/s", "of copy")
 
 
@@ -116,7 +134,31 @@ def _steps(result: dict[str, Any]) -> list[tuple[str, ...]]:
         if together:
             met = together["median"] < STEP_TARGET
             cells = ["met" if met else "**missed**", spread(together) + mark]
-        rows.append((f"`{step['codec']}`", *cells, spread(step["by_layer"]), spread(step["eager"])))
+        aside = spread(step["aside"]) if "aside" in step else "not measured"
+        others = (aside, spread(step["by_layer"]), spread(step["eager"]))
+        rows.append((f"`{step['codec']}`", *cells, *others))
+    return rows
+
+
+def _prefills(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    def spread(s: dict[str, float]) -> str:
+        return f"{s['median'] * 1e3:.3g} [{s['p20'] * 1e3:.3g}, {s['p80'] * 1e3:.3g}]"
+
+    rows = []
+    for found in result["prefill"]:
+        for pair, times in found["encode"].items():
+            share = times["median"] / found["layer"]["median"]
+            met = "met" if share <= PREFILL_TARGET else "**missed**"
+            rows.append(
+                (
+                    str(found["tokens"]),
+                    f"`{pair}`",
+                    spread(found["layer"]),
+                    spread(times),
+                    f"{share:.1%}",
+                    met if pair == "trellis/trellis" else "",
+                )
+            )
     return rows
 
 
