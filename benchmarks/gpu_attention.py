@@ -21,9 +21,9 @@ from benchmarks import machine
 from benchmarks.gpu_attention_race import Packed, Shape
 from benchmarks.gpu_conform import compile_all
 from kakeya_fast.cuda import attend_plan, params
+from kakeya_fast.cuda import compile as compiler
 from kakeya_fast.cuda.attend_plan import Tuning
 from kakeya_fast.cuda.compile import Unit
-from kakeya_ref.backend import ReferenceBackend
 from kakeya_ref.layout import page_layout
 from kakeya_ref.types import Basis, PageLayout
 
@@ -32,58 +32,62 @@ CONTEXTS = (1 << 10, 4 << 10, 8 << 10, 32 << 10, 128 << 10)
 RESULTS = Path(__file__).parent / "results"
 
 
-def shapes(full: bool) -> list[Shape]:
-    """What is timed, the most telling first."""
-    told = [Shape(32 << 10, b, g) for b in (1, 8) for g in (4, 8)]
-    told += [Shape(128 << 10, b, g) for b in (1, 8) for g in (4, 8)]
-    if full:
-        told += [Shape(c, b) for c in CONTEXTS for b in (1, 8)]
-        told += [Shape(32 << 10, b, 1) for b in (1, 8)]
-        told += [Shape(c, b, head_dim=d) for d in (64, 256) for c in CONTEXTS[3:] for b in (1, 8)]
-        told += [Shape(32 << 10, b, 4, queries=4) for b in (1, 8)]
-    return list(dict.fromkeys(told))
-
-
-def tunings(shape: Shape, codec: str) -> list[tuple[Tuning | None, int | None]]:
-    """Variants that are timed beside the default, on the shapes of 32k tokens."""
-    told = shape.context == 32 << 10 and shape.head_dim == 128 and shape.groups == 4
-    if not told or codec not in ("scalar:b=2", "scalar:b=3"):
-        return []
-    found: list[tuple[Tuning | None, int | None]] = [(Tuning(*words), None) for words in VARIANTS]
-    if codec == "scalar:b=3":
-        found += [(None, n) for n in ((8, 32) if shape.batch == 1 else (4,))]
-    return found
-
-
-# Warps, stages, blocks of a multiprocessor, whether codes of K and of V are looked up.
+TARGETS = tuple(Shape(c, b) for b in (1, 8) for c in (32 << 10, 128 << 10))
+# Warps, stages, blocks of a multiprocessor, whether codes of K and of V are looked up, early end.
 VARIANTS = (
-    (16, 2, 1, 0, 0),
-    (16, 2, 1, 1, 0),
-    (16, 2, 1, 0, 1),
-    (8, 2, 2, 1, 1),
+    (16, 2, 1, 1, 1, 0),
+    (8, 2, 2, 1, 1, 1),
+    (16, 3, 1, 1, 1, 1),
+    (16, 2, 1, 1, 0, 1),
+    (8, 3, 2, 1, 1, 1),
 )
+Plan = list[tuple[Shape, str, list[Tuning | None]]]
 
 
-def units(rows: list[tuple[Shape, str, Tuning | None]]) -> list[Unit]:
+def targets() -> Plan:
+    """The four headline shapes at 3 bits, by the default and by variants."""
+    tuned = [Tuning(*words) for words in VARIANTS]
+    return [(shape, CODECS[0], [None, *tuned]) for shape in TARGETS]
+
+
+def full() -> Plan:
+    """Contexts, batches, head dims, groups, codecs and queries; the telling ones first."""
+    batches = (1, 8)
+    told = [(s, CODECS) for s in TARGETS]
+    told += [(Shape(c, b), CODECS) for c in CONTEXTS for b in batches]
+    told += [(Shape(32 << 10, b, queries=4), CODECS) for b in batches]
+    told += [
+        (Shape(c, b, head_dim=d), CODECS) for c in CONTEXTS[3:] for b in batches for d in (64, 256)
+    ]
+    few = CODECS[:1] + CODECS[3:]
+    told += [(Shape(c, b, g), few) for c in CONTEXTS[3:] for b in batches for g in (1, 8)]
+    told += [(Shape(c, b, head_dim=d), few) for c in (1 << 10,) for b in batches for d in (64, 256)]
+    told += [(Shape(1 << 10, b, g), few) for b in batches for g in (1, 8)]
+    told += [(Shape(128 << 10, b, queries=4), few) for b in batches]
+    pairs = dict.fromkeys((shape, codec) for shape, codecs in told for codec in codecs)
+    return [(shape, codec, [None]) for shape, codec in pairs]
+
+
+def units(plan: Plan) -> list[Unit]:
     """What has to be compiled."""
     found = {}
-    for shape, codec, tuned in rows:
+    for shape, codec, tuned in ((s, c, t) for s, c, more in plan for t in more):
         layout = page_layout(codec, shape.head_dim, race.TOKENS)
         m = shape.groups * shape.queries
         tuned = tuned or attend_plan.tuning((layout, layout), m)
         n = attend_plan.numbers((layout, layout), params.KINDS["bfloat16"], m, tuned)
         found[Unit("attend.cu", n.defines(tuned.resident), (attend_plan.ENTRY,))] = None
+        if layout.codec.id == "trellis":  # what judges it
+            found[compiler.unit(layout, "float32", "decode", "coefficients")] = None
     return list(found)
 
 
-def measure(
-    made: Packed, copy: float, tuned: Tuning | None, splits: int | None, decode: Any
-) -> dict[str, Any]:
+def measure(made: Packed, copy: float, tuned: Tuning | None, decode: Any) -> dict[str, Any]:
     """One row of the table: judged, then timed."""
-    attention = made.attention(tuned, splits)
+    attention = made.attention(tuned)
     errors = made.judge(attention, decode)
     row = {
-        "shape": str(made.shape) + (f" Q={made.shape.queries}" if made.shape.queries > 1 else ""),
+        "shape": str(made.shape),
         "codec": str(made.layouts[0].codec),
         "tuned": None if tuned is None else list(tuned),
         "splits": attention.splits,
@@ -99,7 +103,7 @@ def line(row: dict[str, Any]) -> str:
     """A row in words."""
     t = row["seconds"]
     said = (
-        f"{row['shape']:<26} {row['codec']:<11} {row['tuned'] or 'default'!s:<12} "
+        f"{row['shape']:<26} {row['codec']:<11} {row['tuned'] or 'default'!s:<20} "
         f"n={row['splits']:<4} {t['median'] * 1e6:8.1f} us [{t['p20'] * 1e6:.1f}, "
         f"{t['p80'] * 1e6:.1f}] {row['rate'] / 1e9:6.0f} GB/s {row['of_copy']:4.0%} "
         f"err {row['errors']['ratio']:.2f}x"
@@ -111,36 +115,31 @@ def line(row: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    from kakeya_fast.cuda.backend import Backend
     from kakeya_fast.cuda.launch import CupyLauncher, cuda_device
     from kakeya_fast.dispatch import get_backend
 
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path, default=RESULTS)
-    options.add_argument("--full", action="store_true", help="all shapes, not the telling ones")
+    options.add_argument("--name", default="gpu-attention", help="of the result file")
+    which = options.add_mutually_exclusive_group()
+    which.add_argument("--targets", action="store_true", help="headline shapes, and variants")
+    which.add_argument("--full", action="store_true", help="every shape (the default)")
     options.add_argument("--seconds", type=float, default=240)
     options.add_argument("--codecs", nargs="+", default=CODECS)
-    options.add_argument("--no-variants", action="store_true")
     options.add_argument("--no-dense", action="store_true", help="for tuning: no comparison")
-    options.add_argument("--most", type=int, default=1000, help="shapes, at most")
     told = options.parse_args(argv)
     begun, device = time.monotonic(), cuda_device("cuda")
     launcher = CupyLauncher(device)
-    plan = [
-        (shape, codec, [] if told.no_variants else tunings(shape, codec))
-        for shape in shapes(told.full)[: told.most]
-        for codec in told.codecs
-    ]
-    every = [(s, c, t) for s, c, more in plan for t, _ in [(None, None), *more]]
-    count = compile_all(units(every), launcher.arch, 120)
+    plan = [row for row in (targets() if told.targets else full()) if row[1] in told.codecs]
+    count = compile_all(units(plan), launcher.arch, 120)
     print(f"compiled {count} in {time.monotonic() - begun:.0f} s", flush=True)
-    torch_backend, reference = get_backend("torch", "cuda"), ReferenceBackend()
+    by_torch, by_cuda = get_backend("torch", "cuda"), Backend(launcher=launcher)
 
     def decode(pages: Tensor, layout: PageLayout, basis: Basis) -> Tensor:
         """Not by the code that is judged."""
-        if torch_backend.supports(layout).ok:
-            return torch_backend.decode_tensor(pages, layout, basis=basis)
-        numbers = reference.decode(pages.cpu().numpy(), layout, basis=basis)
-        return torch.from_numpy(numbers).to(pages.device)
+        backend = by_torch if by_torch.supports(layout).ok else by_cuda
+        return backend.decode_tensor(pages, layout, basis=basis)
 
     copy = race.copy_bandwidth(device)
     result: dict[str, Any] = machine.describe() | {
@@ -149,13 +148,17 @@ def main(argv: list[str] | None = None) -> int:
         "rows": [],
         "dense": {},
         "failed": [],
+        "left": [],
     }
+    path = told.out / f"{told.name}.json"
     print(f"{result['device']}, copy {copy / 1e9:.0f} GB/s", flush=True)
     told.out.mkdir(parents=True, exist_ok=True)
+    made: Packed | None = None
     for shape, codec, more in plan:
         if time.monotonic() - begun > told.seconds:
-            result["failed"].append(f"{shape} {codec}: no time left")
+            result["left"].append(f"{shape} {codec}")
             continue
+        made = None  # before the next one takes memory
         torch.cuda.empty_cache()
         if told.no_dense:
             result["dense"][str(shape)] = []
@@ -163,17 +166,17 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 result["dense"][str(shape)] = race.dense(shape, device)
             except RuntimeError as error:
-                result["failed"].append(f"dense {shape}: {error}")
+                result["failed"].append(f"dense {shape}: {error}"[:500])
                 result["dense"][str(shape)] = []
             torch.cuda.empty_cache()
             for one in result["dense"][str(shape)]:
-                took = f"{one['median'] * 1e6:.1f} us" if "median" in one else one["refused"]
-                print(f"    {shape} {one['by']}: {took}", flush=True)
+                if "median" in one:
+                    print(f"    {shape} {one['by']}: {one['median'] * 1e6:.1f} us", flush=True)
         took = [one["median"] for one in result["dense"][str(shape)] if "median" in one]
         made = Packed(launcher, shape, (codec, codec))
-        for tuned, splits in [(None, None), *more]:
+        for tuned in more:
             try:
-                row = measure(made, copy, tuned, splits, decode)
+                row = measure(made, copy, tuned, decode)
             except Exception as error:  # the time on a GPU is short: other rows still run
                 result["failed"].append(f"{shape} {codec} {tuned}: {error!r}"[:500])
                 print(result["failed"][-1], flush=True)
@@ -183,10 +186,13 @@ def main(argv: list[str] | None = None) -> int:
             row["over_sdpa"] = min(took, default=0.0) / median
             result["rows"].append(row)
             print(line(row), flush=True)
-        (told.out / "gpu-attention.json").write_text(json.dumps(result, indent=1) + "\n")
+            path.write_text(json.dumps(result, indent=1) + "\n")
+    result["left"] = sorted(result["left"])
+    path.write_text(json.dumps(result, indent=1) + "\n")
     bad = [row for row in result["rows"] if not row["errors"]["ratio"] <= 2]
     print(f"{len(result['rows'])} rows, {len(bad)} beyond twice the error of plain bf16")
-    return 1 if bad or any("no time" not in f for f in result["failed"]) else 0
+    print(f"{len(result['left'])} left for want of time, {len(result['failed'])} failed")
+    return 1 if bad or result["failed"] else 0
 
 
 if __name__ == "__main__":

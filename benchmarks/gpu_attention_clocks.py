@@ -16,6 +16,7 @@ from kakeya_fast.cuda import attend_plan, params
 from kakeya_fast.cuda.attend_plan import Tuning
 
 STEPS = ("begin", "sync", "run", "sync", "share", "store", "ticket", "weigh", "merge")
+TUNED = (None, Tuning(16, 2, 1, 1, 1, 0), Tuning(8, 2, 2, 1, 1, 1))
 SOURCE = Path(__file__).with_name("gpu_attention_clocks.cu")
 
 
@@ -72,8 +73,8 @@ def main(argv: list[str] | None = None) -> int:
 
     argparse.ArgumentParser(description=__doc__).parse_args(argv)
     launcher = CupyLauncher(cuda_device("cuda"))
-    for shape in (Shape(32 << 10), Shape(32 << 10, 8), Shape(1 << 10)):
-        for tuned in (None, Tuning(16, 2, 1), Tuning(8, 2, 2, 1, 1)):
+    for shape in (Shape(32 << 10), Shape(128 << 10), Shape(32 << 10, 8)):
+        for tuned in TUNED:
             print(steps(launcher, shape, "scalar:b=3", tuned), flush=True)
     return 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from typing import Any
 
 from benchmarks.gpu_run import Outcome, command
 
@@ -28,6 +29,7 @@ CASES = (
     ("e8", 128),
     ("e8:q=38", 80),
 )
+ATTENDED = ("scalar:b=3", "trellis:b=2")
 
 
 def tool() -> str | None:
@@ -63,8 +65,30 @@ def cases() -> int:
         backend.append(x, layout, pool, slots, tables=beside)
         backend.read(pool, layout, slots, dtype=torch.bfloat16, tables=beside)
         backend.read(pool, layout, slots, basis="coefficients", tables=beside)
+    attend(backend)
     torch.cuda.synchronize()
-    return len(CASES)
+    return len(CASES) + len(ATTENDED)
+
+
+def attend(backend: Any) -> None:
+    """Attention over a few pages by several blocks, with a partial over other tokens."""
+    import torch
+
+    from kakeya_ref.layout import page_layout
+    from kakeya_ref.types import Paged
+
+    device, (batch, heads, pages) = backend.device, (2, 2, 40)
+    count = batch * heads * pages
+    slots = torch.randperm(count, device=device).int().view(batch, heads, pages)
+    first = (torch.arange(pages, device=device, dtype=torch.int32) * 32).repeat(batch, 1)
+    origin = torch.full((batch,), 32 * pages, device=device)
+    table = Paged(slots, first, torch.full_like(first, 32), first + 32, origin, 2)
+    for codec in ATTENDED:
+        layouts = (page_layout(codec, 128, 32),) * 2
+        pool = torch.randint(100, (count, layouts[0].nbytes), dtype=torch.uint8, device=device)
+        q = torch.randn(batch, heads, 6, 128, device=device, dtype=torch.bfloat16)
+        other = torch.randn(q.shape, device=device), torch.randn(q.shape[:3], device=device)
+        backend.attend_tensor(q, pool, pool, layouts, table, 0.1, other=other)
 
 
 if __name__ == "__main__":

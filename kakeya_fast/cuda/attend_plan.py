@@ -118,7 +118,7 @@ def tuning(layouts: tuple[PageLayout, PageLayout], rows: int, shared: int = 227 
     d = max(layout.head_dim for layout in layouts)
     # Registers: 128 of a lane suffice for one product of 8 rows and 128 numbers.
     wide = d * _eights(layouts, rows) > 128
-    tuned = Tuning(8 if wide else 16, 2, 1, 1, 1)
+    tuned = Tuning(8 if wide else 16, 2, 1, 1, 1, 1)
     while tuned.warps > 1 and numbers(layouts, 0, rows, tuned).shared > shared:
         tuned = tuned._replace(warps=tuned.warps // 2)
     return tuned

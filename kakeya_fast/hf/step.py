@@ -36,12 +36,11 @@ class Step:
         self.last = last
         self._at = -1
         self._marks: list[tuple[Markable, Any]] = []
-        self._watched: list[tuple[Tensor, Tensor, Tensor, Tensor, int]] = []
+        self._watched: list[tuple[Tensor, Tensor, int]] = []
 
     def watch(self, k: Tensor, v: Tensor, at: int) -> None:
         """Look at these tokens, from cache index ``at`` on, when the forward has come through."""
-        largest = (torch.linalg.vector_norm(x, torch.inf, dtype=torch.float32) for x in (k, v))
-        self._watched.append((*largest, k, v, at))
+        self._watched.append((k, v, at))
 
     def look(self) -> None:
         """Refuse what is not finite among the tokens that are watched.
@@ -53,8 +52,12 @@ class Step:
         RangeError
         """
         watched, self._watched = self._watched, []
-        if watched and not torch.stack([x for one in watched for x in one[:2]]).isfinite().all():
-            for *_, k, v, at in watched:
+        if not watched:
+            return
+        # Largest magnitudes, of all at once: NaN and infinity come through.
+        tensors = [x for k, v, _ in watched for x in (k, v)]
+        if not torch.stack(torch._foreach_norm(tensors, torch.inf)).isfinite().all():
+            for k, v, at in watched:
                 check_finite(k, v, at)
 
     def enter(self, index: int, layer: Markable) -> None:
