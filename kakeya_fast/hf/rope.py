@@ -7,6 +7,7 @@ relative: ``R(a) R(b) = R(a + b)``, and ``R(f) q · R(f) k = q · k``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -103,6 +104,14 @@ class Spread:
         return (1 - self.far) * near + self.far * even
 
 
+@lru_cache(maxsize=8)
+def _waves(rope: Rope, spread: Spread, size: int) -> tuple[NDArray[np.complex128], ...]:
+    """Mean waves of the pairs, of their differences and of their sums."""
+    _, _, frequency = rope.pairs(size)
+    both = frequency[:, None] - frequency, frequency[:, None] + frequency
+    return spread.wave(frequency), spread.wave(both[0]), spread.wave(both[1])
+
+
 def turned_moments(mean: F64, second: F64, rope: Rope, spread: Spread) -> tuple[F64, F64]:
     """Mean and second moment of vectors after each was turned to a random place.
 
@@ -117,13 +126,14 @@ def turned_moments(mean: F64, second: F64, rope: Rope, spread: Spread) -> tuple[
     spread : Spread
         Distribution of the positions, independent of the vectors.
     """
-    a, b, frequency = rope.pairs(len(mean))
-    z = (mean[a] + 1j * mean[b]) * spread.wave(frequency)
+    a, b, _ = rope.pairs(len(mean))
+    once, apart, along = _waves(rope, spread, len(mean))
+    z = (mean[a] + 1j * mean[b]) * once
     moved = np.zeros_like(mean)
     moved[a], moved[b] = z.real, z.imag
     aa, bb, ab = second[np.ix_(a, a)], second[np.ix_(b, b)], second[np.ix_(a, b)]
-    plain = (aa + bb + 1j * (ab.T - ab)) * spread.wave(frequency[:, None] - frequency)
-    twice = (aa - bb + 1j * (ab + ab.T)) * spread.wave(frequency[:, None] + frequency)
+    plain = (aa + bb + 1j * (ab.T - ab)) * apart
+    twice = (aa - bb + 1j * (ab + ab.T)) * along
     out = np.zeros_like(second)
     out[np.ix_(a, a)] = (plain + twice).real / 2
     out[np.ix_(b, b)] = (plain - twice).real / 2
