@@ -1,6 +1,6 @@
 """The damage page from its result files: ``python -m benchmarks.damage_report``.
 
-Reads ``results/damage/*-main.json`` and ``*-long.json``; ``DAMAGE.md`` and a plot go beside them.
+Reads ``results/damage/*.json``; ``DAMAGE.md`` and plots go beside them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.damage_targets import targets
+from benchmarks.damage_open import choices, foreign
+from benchmarks.damage_targets import by_setting, targets
 from kakeya_fast.quality.stats import Estimate, pooled
 
 RESULTS = Path(__file__).parent / "results" / "damage"
@@ -27,20 +28,13 @@ def main() -> None:
     lines = ["# Damage of calibrated keys and trellis values", ""]
     for path in sorted(RESULTS.glob("*-main.json")):
         lines += page(json.loads(path.read_text("utf-8")), path)
-    for path in sorted(RESULTS.glob("*-long.json")):
-        lines += far(json.loads(path.read_text("utf-8")))
+    for part, render in (("long", far), ("prose", foreign), ("code", foreign), ("open", choices)):
+        for path in sorted(RESULTS.glob(f"*-{part}.json")):
+            lines += render(json.loads(path.read_text("utf-8")))
     notes = RESULTS / "NOTES.md"
     if notes.exists():
         lines += [notes.read_text("utf-8").strip(), ""]
     (RESULTS / "DAMAGE.md").write_text("\n".join(lines), "utf-8")
-
-
-def by_setting(data: dict[str, Any]) -> dict[str, dict[int, Unit]]:
-    """Units by setting and passage."""
-    found: dict[str, dict[int, Unit]] = defaultdict(dict)
-    for unit in data["units"]:
-        found[unit["setting"]][unit["passage"]] = unit
-    return dict(found)
 
 
 def mean(units: list[Unit], column: int) -> Estimate:
@@ -83,7 +77,8 @@ def page(data: dict[str, Any], path: Path) -> list[str]:
         f"({protocol['layers']}) reads the sinks ({protocol['sinks']}), its own page and the "
         "unfilled page exactly, and all other pages decoded from their bytes; pages of "
         f"{protocol['page']} tokens; positions from {protocol['warmup']} on; model and arithmetic "
-        f"{model['dtype']}. Passages are disjoint, of a text that no table has seen. True bits: "
+        f"{model['dtype']}, on {data['run']['device']} (backend {data['run']['backend']}). "
+        f"Passages are disjoint, of a text that no table has seen. True bits: "
         "bytes of the pages, scales included, over their numbers. Intervals: 95 %, bootstrap "
         "over passages.",
         "",

@@ -86,6 +86,7 @@ CODE: tuple[Row, ...] = (
 )
 PROSE: tuple[Row, ...] = (
     ("scalar:b=2", "raw", ""),
+    ("scalar:b=3", "raw", ""),
     ("query:b=2", "raw", "prose"),
     ("query:b=2", "raw", "code"),
     ("query:b=3", "raw", "prose"),

@@ -20,6 +20,7 @@ RATIOS: dict[str, tuple[tuple[str, str, float], ...]] = {
         ("query:b=2,f=1/raw@f1", "scalar:b=3/raw", 0.3),
         ("query:b=2,f=128/raw@f128", "scalar:b=3/raw", 0.6),
         ("query:b=2/raw@reference", "scalar:b=2/raw", 0.5),
+        ("raw/trellis:b=2", "raw/scalar:b=2", 0.8),
     ),
     "gemma3-270m": (
         ("query:b=3/trellis:b=3@f32", "scalar:b=4/scalar:b=4", 0.4),
@@ -27,6 +28,8 @@ RATIOS: dict[str, tuple[tuple[str, str, float], ...]] = {
         ("query:b=2/trellis:b=2@f32", "scalar:b=2/scalar:b=2", 0.09),
         ("query:b=2/raw@f32", "scalar:b=3/raw", 0.6),
         ("query:b=2,f=1/raw@f1", "scalar:b=3/raw", 0.3),
+        ("query:b=2,f=128/raw@f128", "scalar:b=3/raw", 0.6),
+        ("raw/trellis:b=2", "raw/scalar:b=2", 0.8),
     ),
 }
 # (setting, what ΔPPL may be at most)
@@ -38,6 +41,14 @@ LIMITS: dict[str, tuple[tuple[str, float], ...]] = {
 BEYOND = 0.75
 
 
+def by_setting(data: dict[str, Any]) -> dict[str, dict[int, Unit]]:
+    """Units by setting and passage."""
+    found: dict[str, dict[int, Unit]] = {}
+    for unit in data["units"]:
+        found.setdefault(unit["setting"], {})[unit["passage"]] = unit
+    return found
+
+
 def targets(found: dict[str, list[Unit]], model: str) -> list[str]:
     """A table of targets, met or missed; those that nobody measured are named as well."""
     lines = [
@@ -45,12 +56,12 @@ def targets(found: dict[str, list[Unit]], model: str) -> list[str]:
         "|---|---|---|---|",
     ]
     for setting, against, most in RATIOS.get(model, ()):
-        both = _paired(found.get(setting, []), found.get(against, []))
+        both = paired(found.get(setting, []), found.get(against, []))
         text = f"KL of `{setting}` ≤ {most} x `{against}`"
         if not both:
             lines.append(f"| {text} | – | 0 | not measured |")
             continue
-        ratio, low, high = _ratio(both)
+        ratio, low, high = ratio_of(both)
         span = "" if low is None else f" [{low:.2f}, {high:.2f}]"
         word = "met" if ratio <= most else "missed"
         word += ", by a quarter and more" if ratio <= BEYOND * most else ""
@@ -73,13 +84,13 @@ def _sums(unit: Unit) -> np.ndarray:
     return np.array(unit["buckets"])[:, 1:4].sum(0)
 
 
-def _paired(mine: list[Unit], other: list[Unit]) -> list[tuple[float, float]]:
+def paired(mine: list[Unit], other: list[Unit]) -> list[tuple[float, float]]:
     """KL sums of the passages that both have."""
     of = {unit["passage"]: _sums(unit)[1] for unit in other}
     return [(_sums(u)[1], of[u["passage"]]) for u in mine if u["passage"] in of]
 
 
-def _ratio(both: list[tuple[float, float]]) -> tuple[float, float | None, float | None]:
+def ratio_of(both: list[tuple[float, float]]) -> tuple[float, float | None, float | None]:
     """Ratio of sums, with its interval over passages."""
     x = np.array(both)
     ratio = float(x[:, 0].sum() / x[:, 1].sum())
