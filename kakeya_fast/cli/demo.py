@@ -19,8 +19,12 @@ SETTINGS = (
     "scalar:b=4",
     "scalar:b=3",
 )
-SHOWN = "scalar:b=4"
+# Keys of these need tables, which the demo makes first.
+CALIBRATED = ("query:b=3/trellis:b=3", "query:b=2/trellis:b=2")
+SHOWN = "scalar:b=3", CALIBRATED[0]
 CHUNK = 512
+# Tokens of a passage that tables are made from.
+CALIBRATION = 2048
 HEADER = (
     "cache",
     "true\nMB",
@@ -47,9 +51,14 @@ def demo(
     passages: Annotated[int, typer.Option(help="Passages for the quality columns.")] = 6,
     passage_tokens: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
     text: Annotated[str, typer.Option(help="manual, workshop, code or a UTF-8 file.")] = "manual",
+    calibrate_on: Annotated[
+        str, typer.Option(help="Another text, for the tables of calibrated keys.")
+    ] = "code",
+    calibration: Annotated[int, typer.Option(help="Tokens of it.")] = 8192,
     as_json: Json = False,
 ) -> None:
     """Generate from packed caches; true bytes, damage and speed on one screen."""
+    from kakeya_fast.quality.calibration import calibrated
     from kakeya_fast.quality.models import load_model
     from kakeya_fast.quality.plot import plot
     from kakeya_fast.quality.protocol import DEFAULTS, Setting
@@ -57,10 +66,19 @@ def demo(
     from kakeya_fast.quality.run import run, steps
     from kakeya_fast.quality.texts import load_text
 
-    settings = [Setting.parse(s) for s in SETTINGS]
-    source = load_text(text)
+    source, other = load_text(text), load_text(calibrate_on)
     loaded = load_model(model)
+    out.mkdir(parents=True, exist_ok=True)
+    tables = out / "tables.safetensors"
+    names = [*SETTINGS, *(f"{name}@tables={tables}" for name in CALIBRATED)]
+    settings = [Setting.parse(name) for name in names]
     with bar() as progress:
+        window = min(CALIBRATION, calibration)
+        task = progress.add_task("calibrating", total=calibration // window)
+        calibrated(
+            loaded, [other], frame=32, tokens=calibration, ctx=window, context=4 * ctx,
+            step=lambda: progress.advance(task),
+        ).save(tables)  # fmt: skip
         total = (1 + len(settings)) * (-(-ctx // CHUNK) + tokens - 1)
         task = progress.add_task("generating", total=total)
         result = _generate(loaded, source, settings, ctx, tokens, lambda: progress.advance(task))
@@ -100,11 +118,12 @@ def _generate(
         if setting is None:
             cache = DynamicCache(config=loaded.model.config)
         else:
-            cache = build_kakeya_cache(loaded.model, k=setting.k, v=setting.v)
+            tables = setting.tables or None
+            cache = build_kakeya_cache(loaded.model, k=setting.k, v=setting.v, tables=tables)
         made = generate(loaded.model, passage.ids, cache, tokens, chunk=CHUNK, step=step)
         rows.append(
             {
-                "setting": "uncompressed" if setting is None else str(setting),
+                "setting": "uncompressed" if setting is None else setting.codecs,
                 "text": loaded.tokenizer.decode(made.tokens),
                 "tokens": list(made.tokens),
                 "same_tokens": _same(made.tokens, rows[0]["tokens"] if rows else made.tokens),
@@ -146,11 +165,15 @@ def _show(result: dict[str, Any], summary: list[dict[str, Any]], out: Path) -> N
     rows = [_row("uncompressed", base, ("", "", ""))]
     for run, row in zip(packed, summary, strict=True):
         dppl, kl, top1 = cells(row)[-3:]
-        rows.append(_row(explicit(row), run, (dppl, kl.partition(" ")[0], top1)))
+        name = explicit(row | {"setting": ""})
+        rows.append(_row(name, run, (dppl, kl.partition(" ")[0], top1)))
     screen = console()
-    shown = next(r for r in packed if r["setting"] == str(Setting.parse(SHOWN)))
+    shown = {
+        name: next(r for r in packed if r["setting"] == Setting.parse(name).codecs)
+        for name in SHOWN
+    }
     screen.print(Panel("…" + result["prompt_end"], title="end of the prompt", title_align="left"))
-    for name, run in (("uncompressed", base), (SHOWN, shown)):
+    for name, run in {"uncompressed": base, **shown}.items():
         screen.print(Panel(run["text"], title=f"{name} goes on", title_align="left"))
     show(f"{result['model']}: {result['prompt_tokens']} tokens of real text", HEADER, rows)
     screen.print(f"Written: {out / 'demo.json'}, {out / 'demo.png'}")

@@ -162,6 +162,7 @@ def test_depth_and_layers_print_tables_and_write_files(tiny, tmp_path):
 def test_demo_generates_and_writes_its_files(tiny, tmp_path):
     out = tmp_path / "out"
     small = ("--ctx", 96, "--tokens", 4, "--passages", 2, "--passage-tokens", 80)
+    small += ("--calibration", 256)
     found = data("demo", "--model", tiny, "--out", out, *small, "--json")
     assert found == json.loads((out / "demo.json").read_text())
     assert (out / "demo.png").stat().st_size < 100_000
@@ -175,6 +176,8 @@ def test_demo_generates_and_writes_its_files(tiny, tmp_path):
     assert screen.exit_code == 0, screen.output
     assert "uncompressed goes on" in screen.stdout
     assert "scalar:b=3" in screen.stdout
+    assert "query:b=3/trellis:b=3" in screen.stdout
+    assert (out / "tables.safetensors").exists()
 
 
 def test_conform_passes_arguments_and_exit_code_through(monkeypatch):
