@@ -8,6 +8,7 @@ stopped), then the Markdown table and the plot beside it.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any
 
 import torch
 
-from kakeya_fast.quality.models import load_model
+from kakeya_fast.env import cache_dir
+from kakeya_fast.quality.calibration import calibrated
+from kakeya_fast.quality.models import Loaded, load_model
 from kakeya_fast.quality.plot import plot
 from kakeya_fast.quality.protocol import Options, Setting
 from kakeya_fast.quality.run import run, steps
@@ -45,13 +48,25 @@ SETTINGS = (
     "e8:q=3",
     "e8:q=2",
     "int:b=2,g=32,axis=channel/int:b=2,g=32",
+    "trellis:b=1",
+    "trellis:b=2",
+    "trellis:b=3",
+    "trellis:b=4",
 )
-# Model, text, passages: as many as two busy cores can do in half an hour.
+# Keys of these are calibrated on source code, which neither text is.
+CALIBRATED = (
+    "query:b=2/trellis:b=2",
+    "query:b=2.5/trellis:b=2",
+    "query:b=3/trellis:b=3",
+    "query:b=4/trellis:b=4",
+)
+CALIBRATION, TOKENS, WINDOW, CONTEXT = "code", 16384, 2048, 8192
+# Model, text, passages.
 RUNS = (
-    ("smollm2-135m", "manual", 8),
-    ("gemma3-270m", "manual", 6),
-    ("smollm2-135m", "workshop", 4),
-    ("gemma3-270m", "workshop", 3),
+    ("smollm2-135m", "manual", 16),
+    ("gemma3-270m", "manual", 16),
+    ("smollm2-135m", "workshop", 8),
+    ("gemma3-270m", "workshop", 8),
 )
 CTX = 1024
 
@@ -68,17 +83,36 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    settings = [Setting.parse(s) for s in args.setting or SETTINGS]
     for model, text, passages in RUNS:
         if args.model in (None, model) and args.text in (None, text):
-            measure(model, text, args.passages or passages, settings, args.device, args.workers)
+            measure(model, text, args.passages or passages, args.setting, args.device, args.workers)
+
+
+def tables_of(loaded: Loaded) -> str:
+    """Name of the file of tables of a model, made if need be; the working folder becomes its own.
+
+    A setting's name tells its tables, and must not tell where a machine keeps them.
+    """
+    folder = cache_dir() / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    name = f"{loaded.name}-{CALIBRATION}.whole.safetensors"
+    if not Path(name).exists():
+        texts = [load_text(CALIBRATION)]
+        calibrated(
+            loaded, texts, frame=32, tokens=TOKENS, ctx=WINDOW, context=CONTEXT
+        ).save(name)  # fmt: skip
+    return name
 
 
 def measure(
-    model: str, name: str, passages: int, settings: list[Setting], device: str, workers: int
+    model: str, name: str, passages: int, given: list[str] | None, device: str, workers: int
 ) -> None:
     """One model on one text."""
     text, loaded = load_text(name), load_model(model, device=device)
+    tables = tables_of(loaded)
+    names = given or [*SETTINGS, *(f"{c}@tables={tables}" for c in CALIBRATED)]
+    settings = [Setting.parse(s) for s in names]
     stem = RESULTS / f"{model}-{name}"
     options = Options()
     report = run(

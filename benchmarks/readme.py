@@ -25,7 +25,11 @@ RESULTS = ROOT / "benchmarks" / "results"
 # Those without a report have no column.
 BACKENDS = ("ref", "numba", "torch", "cuda-host", "cuda")
 KIVI = "int:b=2,g=32,axis=channel/int:b=2,g=32"
-SHOWN = ("fp8", "int", "scalar:b=4", "scalar:b=3", "d4:q=3", "e8:q=10", "e8:q=4", "e8:q=2", KIVI)
+SHOWN = (
+    "fp8", "int", "scalar:b=4", "scalar:b=3", "scalar:b=2", "e8:q=10", "e8:q=4", "e8:q=2", KIVI,
+    "trellis:b=3", "trellis:b=2", "query:b=4/trellis:b=4", "query:b=3/trellis:b=3",
+    "query:b=2.5/trellis:b=2", "query:b=2/trellis:b=2",
+)  # fmt: skip
 COLUMNS = ("setting", "page bits", "held bits", "ΔPPL % [95 %]", "KL [95 %]", "top-1 %")
 PICK = (0, 1, 2, 5, 6, 7)  # of the columns of kakeya_fast.quality.table
 
@@ -91,8 +95,8 @@ def numbers() -> list[str]:
     for path in sorted((RESULTS / "quality").glob("*.json")):
         data = load(path)
         model, text, protocol = data["model"], data["text"], data["protocol"]
-        wanted = {str(Setting.parse(s)) for s in SHOWN}
-        picked = [r for r in data["summary"] if r["setting"] in wanted]
+        wanted = {Setting.parse(s).codecs for s in SHOWN}
+        picked = [r for r in data["summary"] if Setting.parse(r["setting"]).codecs in wanted]
         name = path.relative_to(ROOT)
         out += [
             f"**{model['name']}**, {text['name']} text, {protocol['passages']} passages of "
