@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,44 +62,69 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     loaded = load_model(args.model, device=args.device)
     args.out.mkdir(parents=True, exist_ok=True)
-    for part in args.part or PARTS:
-        out = args.out / f"{loaded.name}-{part}.json"
-        measure(loaded, part, out, args.passages, args.settings, args.workers)
+    parts = args.part or list(PARTS)
+    measure(loaded, parts, args.out, args.passages, args.settings, args.workers)
 
 
 def measure(
-    loaded: Loaded, part: str, out: Path, most: int | None, settings: int | None, workers: int
+    loaded: Loaded,
+    parts: Sequence[str],
+    folder: Path,
+    most: int | None = None,
+    settings: int | None = None,
+    workers: int = 1,
 ) -> None:
-    """Every setting on every passage, one line of sums each."""
-    ctx, count, name, rows = PARTS[part]
-    rows = rows[:settings]
+    """Every setting of some parts on every passage, one line of sums each."""
+    rows = {part: PARTS[part][3][:settings] for part in parts}
+    every = [row for some in rows.values() for row in some]
+    paths = make_tables(loaded, sorted({t for _, _, t in every if t}), table_folder())
+    trials = any("trial" in k + v for k, v, _ in every)
+    if trials:
+        make_trials(loaded, table_folder())
+    kept, jobs = {}, []
+    for part in parts:
+        kept[part], left = _left(loaded, part, folder / f"{loaded.name}-{part}.json", paths, most,
+                                 rows[part])  # fmt: skip
+        jobs += left
+    given = (loaded.name, str(loaded.model.device), paths, trials)
+    mine = given if workers > 1 else (*given, loaded)
+    began = time.perf_counter()
+    for n, (part, units) in enumerate(spread(jobs, _job, _ready, mine, workers)):
+        kept[part]["units"] += units
+        write_json(kept[part], folder / f"{loaded.name}-{part}.json")
+        kl = units[0]["buckets"][0][2] / units[0]["buckets"][0][1]
+        _say(f"{loaded.name} {part} {n + 1}/{len(jobs)} {units[0]['setting']} KL {kl:.4f} "
+             f"{time.perf_counter() - began:.0f} s")  # fmt: skip
+
+
+Job = tuple[str, Passage, list[Row]]
+
+
+def _left(
+    loaded: Loaded,
+    part: str,
+    out: Path,
+    paths: dict[str, Path],
+    most: int | None,
+    rows: Sequence[Row],
+) -> tuple[dict[str, Any], list[Job]]:
+    """What the file of a part says, and what it lacks."""
+    ctx, count, name, _ = PARTS[part]
     text = half(name)
     found = passages(loaded.tokens(text.text), loaded.prefix, ctx, count)
     data: dict[str, Any] = {"units": []}
     if out.exists():
         data = json.loads(out.read_text("utf-8"))
-    paths = make_tables(loaded, sorted({t for _, _, t in rows if t}), table_folder())
-    tables = {name: load_tables(path) for name, path in paths.items()}
+    tables = {name: load_tables(paths[name]) for name in sorted({t for _, _, t in rows if t})}
     for known in tables.values():
         known.check(loaded.model)
-    trials = any("trial" in k + v for k, v, _ in rows)
-    if trials:
-        make_trials(loaded, table_folder())
     data |= _about(loaded, text, ctx, count, tables)
     done = {(u["passage"], u["setting"]) for u in data["units"]}
-    jobs: list[tuple[Passage, list[Row]]] = []
+    jobs: list[Job] = []
     for passage in found[:most]:
         left = [r for r in rows if (passage.index, name_of(r)) not in done]
-        jobs += [(passage, left[at : at + AT_ONCE]) for at in range(0, len(left), AT_ONCE)]
-    given = (loaded.name, str(loaded.model.device), paths, trials)
-    mine = given if workers > 1 else (*given, loaded)
-    began = time.perf_counter()
-    for n, units in enumerate(spread(jobs, _job, _ready, mine, workers)):
-        data["units"] += units
-        write_json(data, out)
-        kl = units[0]["buckets"][0][2] / units[0]["buckets"][0][1]
-        _say(f"{out.stem} {n + 1}/{len(jobs)} {units[0]['setting']} KL {kl:.4f} "
-             f"{time.perf_counter() - began:.0f} s")  # fmt: skip
+        jobs += [(part, passage, left[at : at + AT_ONCE]) for at in range(0, len(left), AT_ONCE)]
+    return data, jobs
 
 
 def _ready(
@@ -113,8 +139,8 @@ def _ready(
     _mine["trials"] = make_trials(loaded, table_folder()) if trials else None
 
 
-def _job(job: tuple[Passage, list[Row]]) -> list[dict[str, Any]]:
-    passage, rows = job
+def _job(job: Job) -> tuple[str, list[dict[str, Any]]]:
+    part, passage, rows = job
     model, units = _mine["model"], []
     ids = torch.tensor([passage.ids], device=model.device)
     base = logits(model, ids, WARMUP, None).float().log_softmax(-1)
@@ -128,7 +154,7 @@ def _job(job: tuple[Passage, list[Row]]) -> list[dict[str, Any]]:
             "bits": [damage.bits("k"), damage.bits("v")],
             "buckets": _buckets(np.column_stack([each, nll])),
         })  # fmt: skip
-    return units
+    return part, units
 
 
 def _damage(row: Row) -> Damage:

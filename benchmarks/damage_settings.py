@@ -118,7 +118,7 @@ PARTS: dict[str, tuple[int, int, str, tuple[Row, ...]]] = {
     "long": (8192, 4, "workshop-b", LONG),
     "code": (1024, 16, "code-b", CODE),
     "prose": (1024, 16, "workshop-b", PROSE),
-    "open": (1024, 16, "workshop-b", OPEN),
+    "open": (1024, 8, "workshop-b", OPEN),
 }
 
 

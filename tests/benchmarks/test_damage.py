@@ -14,11 +14,11 @@ from benchmarks.damage_trials import Trial
 
 @pytest.mark.parametrize("part", list(PARTS))
 def test_every_part_runs_and_goes_on(small, part, tmp_path):
-    out = tmp_path / "out.json"
-    damage.measure(small, part, out, 1, None, 1)
+    out = tmp_path / f"{small.name}-{part}.json"
+    damage.measure(small, [part], tmp_path, 1)
     first = json.loads(out.read_text("utf-8"))["units"]
     assert len(first) == len(PARTS[part][3])
-    damage.measure(small, part, out, 2, None, 1)
+    damage.measure(small, [part], tmp_path, 2)
     units = json.loads(out.read_text("utf-8"))["units"]
     assert units[: len(first)] == first
     assert len(units) == 2 * len(first)
@@ -30,8 +30,8 @@ def test_every_part_runs_and_goes_on(small, part, tmp_path):
 
 
 def test_bits_of_what_a_setting_codes(small, tmp_path):
-    out = tmp_path / "out.json"
-    damage.measure(small, "main", out, 1, None, 1)
+    out = tmp_path / f"{small.name}-main.json"
+    damage.measure(small, ["main"], tmp_path, 1)
     bits = {u["setting"]: u["bits"] for u in json.loads(out.read_text("utf-8"))["units"]}
     # Head dim 16: one byte of gain is half a bit a number.
     assert bits["scalar:b=2/scalar:b=2"] == [2.5, 2.5]
@@ -40,8 +40,8 @@ def test_bits_of_what_a_setting_codes(small, tmp_path):
 
 
 def test_a_trial_that_changes_nothing_is_near_the_codec(small, tmp_path):
-    out = tmp_path / "out.json"
-    damage.measure(small, "open", out, 2, None, 1)
+    out = tmp_path / f"{small.name}-open.json"
+    damage.measure(small, ["open"], tmp_path, 2)
     kl = {}
     for unit in json.loads(out.read_text("utf-8"))["units"]:
         kl[unit["setting"]] = kl.get(unit["setting"], 0) + unit["buckets"][0][2]
