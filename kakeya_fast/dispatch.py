@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import Any
 
 from kakeya_fast import env, registry
 from kakeya_fast.bridge import with_tensors
-from kakeya_fast.selftest import power_on
+from kakeya_fast.proved import Proved
 from kakeya_ref.errors import KakeyaError, Unsupported
 
 LOG = logging.getLogger("kakeya")
@@ -19,7 +18,11 @@ _lock = threading.Lock()
 
 
 def get_backend(name: str = "auto", device: str = "cpu") -> Any:
-    """A backend that has passed its power-on self-test on this device, in this process.
+    """A backend that passes its power-on self-test on this device, in this process.
+
+    The first codec of the registry is tested here, every other before its first use: a backend
+    may have to compile for seconds what the test calls. A codec that fails is refused, by
+    ``supports`` and by every call.
 
     Rule: backend.name.explicit, backend.auto.logged, backend.selftest.first
 
@@ -39,7 +42,7 @@ def get_backend(name: str = "auto", device: str = "cpu") -> Any:
     Raises
     ------
     Unsupported
-        A named backend that is not there, does not load or fails its self-test; or no backend
+        A named backend that is not there, does not load or fails its first test; or no backend
         at all for ``auto``.
     """
     where = str(device)
@@ -102,16 +105,8 @@ def _open(info: registry.BackendInfo, device: str) -> Any:
     key = (info.name, device)
     with _lock:
         if key not in _ready:
-            backend = info.load(device)
-            begun = time.perf_counter()
-            made = power_on(backend)
-            LOG.info(
-                "[backend.selftest.first] %s on %s: %d comparisons in %.0f ms",
-                info.name,
-                device,
-                made,
-                1e3 * (time.perf_counter() - begun),  # a first start may spend it on compiling
-            )
+            backend = Proved(info.load(device), device)
+            backend.prove_first()
             _ready[key] = with_tensors(backend)
         return _ready[key]
 

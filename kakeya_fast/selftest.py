@@ -25,7 +25,21 @@ SLACK = 1.02
 
 
 def power_on(backend: Any) -> int:
-    """Run a few frozen vectors of every codec the backend offers.
+    """Run a few frozen vectors of every codec the backend offers; see :func:`prove`.
+
+    Raises
+    ------
+    Unsupported
+        A difference, an error, or nothing to compare: a test that ran nothing has not passed.
+    """
+    total = sum(prove(backend, codec_id) for codec_id in codec_ids() if offers(backend, codec_id))
+    if not total:
+        raise Unsupported(RULE, f"{backend.name}: offers no codec, so nothing was tested")
+    return total
+
+
+def prove(backend: Any, codec_id: str) -> int:
+    """Run a few frozen vectors of a codec that the backend offers.
 
     Rule: backend.selftest.first
 
@@ -35,28 +49,29 @@ def power_on(backend: Any) -> int:
     Returns
     -------
     int
-        Comparisons made, at least one for every codec offered.
+        Comparisons made, at least one.
 
     Raises
     ------
     Unsupported
-        A difference, an error, or nothing to compare: a test that ran nothing has not passed.
+        As :func:`power_on`.
     """
-    total = 0
-    for codec_id in codec_ids():
-        made, offered = 0, _folder(codec_id).is_dir() and backend.supports(_plain(codec_id)).ok
-        for case in cases(codec_id):
-            layout = page_layout(case["codec"], case["head_dim"], case["tokens"])
-            support = backend.supports(layout)
-            if support.ok:
-                offered = True
-                made += _run(backend, case, layout, support.features)
-        if offered and not made:
-            raise Unsupported(RULE, f"{backend.name}: no frozen vector of {codec_id} was run")
-        total += made
-    if not total:
-        raise Unsupported(RULE, f"{backend.name}: offers no codec, so nothing was tested")
-    return total
+    made = 0
+    for case in cases(codec_id):
+        layout = page_layout(case["codec"], case["head_dim"], case["tokens"])
+        support = backend.supports(layout)
+        if support.ok:
+            made += _run(backend, case, layout, support.features)
+    if not made:
+        raise Unsupported(RULE, f"{backend.name}: no frozen vector of {codec_id} was run")
+    return made
+
+
+def offers(backend: Any, codec_id: str) -> bool:
+    """Whether the backend takes a plain layout of the codec, or that of one of its cases."""
+    layouts = [page_layout(c["codec"], c["head_dim"], c["tokens"]) for c in cases(codec_id)]
+    plain = [_plain(codec_id)] if _folder(codec_id).is_dir() else []
+    return any(backend.supports(layout).ok for layout in plain + layouts)
 
 
 def _plain(codec_id: str) -> PageLayout:

@@ -43,14 +43,14 @@ class Numbers(NamedTuple):
 
 def _attend(
     q, out, bias, k_pages, v_pages, kp, vp, slots, first, length, since, frame, origin, n,
-    worker, bad,
+    worker, workers,
 ):  # fmt: skip
     """Partials of one worker's pieces: out (pieces, B, H, M, E + 1), log-sum-exps last.
 
     Rule: attend.visible.page, attend.visible.window, attend.row.independent
     """
     rows, heads, _, m, _ = q.shape
-    workers = len(bad)
+    bad_k, bad_v = NONE, NONE
     ks = k_scratch(kp, m, n.tokens, n.k_size)
     vs = v_scratch(vp, m, n.tokens, n.v_size)
     x = np.empty((m, n.tokens), np.float32)
@@ -82,7 +82,7 @@ def _attend(
                 k_load(kp, ks, q[b, h, f])
                 loaded = f
             if not k_read(kp, ks, k_pages[slot]):
-                bad[worker, 0] = min(bad[worker, 0], slot)
+                bad_k = min(bad_k, slot)
             k_products(kp, ks, k_pages[slot], x)
             for r in range(m):
                 i = r % n.queries
@@ -91,7 +91,7 @@ def _attend(
                     top[r], total[r], acc[r],
                 )  # fmt: skip
             if not v_read(vp, vs, v_pages[slot]):
-                bad[worker, 1] = min(bad[worker, 1], slot)
+                bad_v = min(bad_v, slot)
             v_gather(vp, vs, v_pages[slot], x, acc)
         for r in range(m):
             own = out[piece, b, h, r]
@@ -103,6 +103,7 @@ def _attend(
             else:
                 own[n.v_size] = -np.inf
             v_finish(vp, acc[r], own[: n.v_size])
+    return bad_k, bad_v
 
 
 def run(
@@ -124,14 +125,13 @@ def run(
     rows, heads, _, m, _ = q.shape
     size, pages = layouts[1].head_dim, paged.slots.shape[2]
     k, v = (_side(x, c, s) for x, c, s in zip(layouts, kernels, (False, True), strict=True))
-    kernel = _kernel(k.name, v.name, k.module, v.module, k.read, v.read)
+    kernel = _kernel(k.name, v.name, k.module, v.module, k.read, v.read, kernels)
     allowed = numba.get_num_threads()
     pieces = _pieces(rows * heads, max(1, pages // GRAIN), allowed)
     workers = min(allowed, rows * heads * pieces)
     if rows * heads * pages * layouts[0].tokens * size < SMALL:
         pieces = workers = 1
     parts = np.empty((pieces, rows, heads, m, size + 1), np.float32)
-    bad = np.full((workers, 2), NONE)
     numbers = Numbers(
         layouts[0].tokens, layouts[0].head_dim, size, paged.queries, pieces,
         np.float32(scaling), np.float32(softcap or 0), int(window or 0),
@@ -143,9 +143,8 @@ def run(
     origin = np.asarray(paged.origin, dtype=np.int64)
     pools = k_pages.view(np.uint64), v_pages.view(np.uint64)
     given = (q, parts, bias, *pools, k.plan, v.plan, *table, origin, numbers)
-    share(workers, lambda worker: kernel(*given, worker, bad))
-    first_bad = int(bad[:, 0].min()), int(bad[:, 1].min())
-    return *_merge(parts), first_bad
+    bad = share(workers, lambda worker: kernel(*given, worker, workers))
+    return *_merge(parts), tuple(np.min(bad, 0).tolist())
 
 
 def _pieces(items: int, most: int, workers: int) -> int:
@@ -185,7 +184,9 @@ def _side(layout: PageLayout, kernels: Any, paired: bool) -> _Side:
 
 
 @lru_cache(maxsize=64)
-def _kernel(k_name: str, v_name: str, k: Any, v: Any, k_read: Any, v_read: Any) -> Kernel:
+def _kernel(
+    k_name: str, v_name: str, k: Any, v: Any, k_read: Any, v_read: Any, codecs: tuple[Any, Any]
+) -> Kernel:
     """The kernel of a pair of sides: one body, its functions bound by name."""
     bound = {
         "k_scratch": k.scratch, "k_load": k.load, "k_read": k_read, "k_products": k.products,
@@ -195,4 +196,4 @@ def _kernel(k_name: str, v_name: str, k: Any, v: Any, k_read: Any, v_read: Any) 
     # numba files compiled code under this name.
     made = FunctionType(_attend.__code__, {**globals(), **bound}, name)
     made.__qualname__, made.__module__ = name, __name__
-    return Kernel(made, parallel=False)
+    return Kernel(made, k, v, *codecs)

@@ -48,11 +48,11 @@ CODECS: dict[str, Codec] = {
 
 
 class Backend:
-    """All codecs as compiled loops over pages, shared out to numba's threads.
+    """All codecs as compiled loops over pages, shared out to threads.
 
-    The number of threads is numba's (``NUMBA_NUM_THREADS``, ``numba.set_num_threads``); results
-    do not depend on it. The first call of a codec compiles for a few seconds and is then cached
-    on disk (:mod:`kakeya_fast.numba_cpu.cachedir`).
+    Their number is numba's (``NUMBA_NUM_THREADS``, ``numba.set_num_threads``); results do not
+    depend on it. The first call of a codec compiles for some seconds and is then cached on disk
+    (:mod:`kakeya_fast.numba_cpu.cachedir`).
 
     Rule: backend.profile.exact, num.fp32.no-fma, num.subnormal.kept
     """
@@ -280,7 +280,7 @@ class Backend:
         if codec is None:
             tabled.decode_into(out, kind, body, layout, tables, mode)
             return
-        bad, _ = run(codec.kernels.decode, body, out, codec.kernels.plan(layout), kind, mode)
+        bad, *_ = run(codec.kernels.decode, body, out, codec.kernels.plan(layout), kind, mode)
         if bad < NONE:
             raise Malformed(codec.malformed, f"page {bad} holds a code that names no number")
 

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from kakeya_fast.numba_cpu.gain import count_below
 from kakeya_fast.numba_cpu.half import (
@@ -14,12 +13,11 @@ from kakeya_fast.numba_cpu.half import (
     MAGNITUDE,
     as_bits,
     as_float,
-    flushes,
     narrow,
     widen,
 )
 from kakeya_fast.numba_cpu.jit import Kernel, serial
-from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE
+from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE, copy
 from kakeya_ref.tables import gain_grid
 from kakeya_ref.types import PageLayout
 
@@ -78,8 +76,8 @@ def _round_e4m3(x):
     return np.uint8(field | ((u >> np.uint32(24)) & np.uint32(0x80)))
 
 
-@serial
 def _encode_pages(x, out, p, kind, start, stop):
+    """Rule: fp8.scale.up, fp8.code.round, scale.byte.zero, num.input.finite."""
     _, tokens, d = x.shape
     row = np.empty(d, np.uint32)
     y = row.view(np.float32)
@@ -105,16 +103,16 @@ def _encode_pages(x, out, p, kind, start, stop):
                 codes = page[p.codes + t * d : p.codes + (t + 1) * d]
                 for i in range(d):
                     codes[i] = _round_e4m3(y[i] * scale) & keep
-        out[n] = page
+        copy(page, out[n])
     return broken, refused
 
 
-@serial
 def _decode_pages(pages, out, p, kind, mode, start, stop):
+    """Rule: fp8.decode.product, fp8.code.nan, scale.byte.zero."""
     _, tokens, d = out.shape
     page = np.empty(p.nbytes, np.uint8)
     for n in range(start, stop):
-        page[:] = pages[n]
+        copy(pages[n], page)
         codes = page[p.codes : p.codes + tokens * d]
         largest = np.uint8(0)
         for i in range(tokens * d):
@@ -132,23 +130,5 @@ def _decode_pages(pages, out, p, kind, mode, start, stop):
     return NONE
 
 
-def _encode(x, out, p, kind, err):
-    """Rule: fp8.scale.up, fp8.code.round, scale.byte.zero, num.input.finite."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(x) // parts, (part + 1) * len(x) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0], err[part, 1] = _encode_pages(x, out, p, kind, start, stop)
-
-
-def _decode(pages, out, p, kind, mode, err):
-    """Rule: fp8.decode.product, fp8.code.nan, scale.byte.zero."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(out) // parts, (part + 1) * len(out) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0] = _decode_pages(pages, out, p, kind, mode, start, stop)
-
-
-encode = Kernel(_encode)
-decode = Kernel(_decode)
+encode = Kernel(_encode_pages)
+decode = Kernel(_decode_pages)

@@ -37,18 +37,6 @@ def as_bits(x):
 
 
 @serial
-def flushes(n):
-    """1 if this thread turns subnormal numbers into zeros, else 0; ``n`` is any small count.
-
-    Threads keep the rounding state of the thread that made them, so each is asked.
-
-    Rule: num.subnormal.kept
-    """
-    # Not a constant, which the compiler would fold with its own rounding.
-    return 0 if as_float(2 * n) * np.float32(0.5) > np.float32(0) else 1
-
-
-@serial
 def widen(u, kind):
     """Bits of the float32 equal to the number with bits ``u``.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numba
 import numpy as np
 from numba import njit, types
 
-from kakeya_fast.numba_cpu.cachedir import kernel_cache
+from kakeya_fast.numba_cpu.cachedir import KernelCache
 
 # The "numpy" error model drops the zero-division branches of Python, which stop vectorisation.
 # fastmath stays off: no reassociation, no contraction, subnormals and signed zeros kept.
@@ -27,16 +28,21 @@ def serial(function: Callable[..., Any]) -> Any:
 class Kernel:
     """An entry point, compiled once per element type of its first two arguments.
 
-    It uses numba's threads unless told otherwise.
+    Arguments are ``(source, target, ...)``. Arrays are declared strided, and read-only but for
+    the target, so that contiguous, strided, frozen and writable arguments share one compiled
+    function.
 
-    Arguments are ``(source, target, ..., err)``. Arrays are declared strided, and read-only but
-    for target and ``err``, so that contiguous, strided, frozen and writable arguments share one
-    compiled function.
+    Parameters
+    ----------
+    function : callable
+    modules : modules, optional
+        Others than the function's own from which it calls building blocks.
     """
 
-    def __init__(self, function: Callable[..., Any], parallel: bool = True) -> None:
-        with kernel_cache():
-            self.dispatcher = njit(parallel=parallel, cache=True, **OPTIONS)(function)
+    def __init__(self, function: Callable[..., Any], *modules: ModuleType) -> None:
+        self.function = function
+        self.dispatcher = njit(**OPTIONS)(function)
+        self.dispatcher._cache = KernelCache(function, modules)
         self._one_at_a_time = threading.Lock()
         self._compiled: set[tuple[np.dtype, np.dtype]] = set()
 
@@ -51,10 +57,8 @@ class Kernel:
             if key in self._compiled:
                 return
             self.dispatcher.disable_compile(False)
-            *tables, err = rest
-            signature = [_declared(source, True), _declared(target, False)]
-            signature += [_declared(a, True) for a in tables] + [_declared(err, False)]
-            self.dispatcher.compile(tuple(signature))
+            given = [_declared(source, True), _declared(target, False)]
+            self.dispatcher.compile(tuple(given + [_declared(a, True) for a in rest]))
             self.dispatcher.disable_compile()
             self._compiled.add(key)
 

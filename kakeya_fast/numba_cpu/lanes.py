@@ -18,6 +18,13 @@ COEFFICIENTS, VECTORS, CHECK_ONLY = 0, 1, 2
 
 
 @serial
+def copy(source, target):
+    """Copy a row of numbers; quicker to compile than numba's assignment, which checks shapes."""
+    for i in range(len(source)):
+        target[i] = source[i]
+
+
+@serial
 def load(x, n, p0, kind, flips, bits):
     """Read ``V`` vectors of page ``n`` from token ``p0`` into lanes, flipping signs.
 

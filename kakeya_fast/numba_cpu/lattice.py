@@ -6,12 +6,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from kakeya_fast.numba_cpu.enumeration import rank, unrank
-from kakeya_fast.numba_cpu.half import flushes
 from kakeya_fast.numba_cpu.jit import Kernel, serial
-from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE
+from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE, copy
 from kakeya_fast.numba_cpu.nearest import nearest_even
 from kakeya_fast.numba_cpu.planes import pack_row, plane_table, unpack_row
 from kakeya_fast.numba_cpu.transform import (
@@ -27,7 +25,7 @@ from kakeya_ref.types import PageLayout
 
 GROUP = 4  # blocks of a lane searched together: the working set stays in the L1 cache
 
-# One flat tuple: numba passes no nested tuples into parallel loops.
+# One flat tuple, whose fields the building blocks know by name.
 Plan = NamedTuple(
     "Plan",
     [
@@ -109,8 +107,8 @@ def _gather(y, first, count, scale, z):
                 z[i, j * lanes + v] = y[(first + j) * n + i, v] * scale[v]
 
 
-@serial
 def _encode_pages(x, out, p, kind, start, stop):
+    """Rule: d4.nearest.inside, e8.nearest.inside, e8.coset.tie, scale.rms, num.input.finite."""
     _, tokens, d = x.shape
     n_blocks = d // p.block
     columns = GROUP * p.lanes
@@ -146,12 +144,12 @@ def _encode_pages(x, out, p, kind, start, stop):
                     for j in range(count):
                         fields[at + j] = index[j * p.lanes + v] if byte[v] else 0
         pack_row(fields, p.planes, page)
-        out[n] = page
+        copy(page, out[n])
     return broken, refused
 
 
-@serial
 def _decode_pages(pages, out, p, kind, mode, start, stop):
+    """Rule: d4.decode.product, e8.decode.product, d4.index.range, e8.index.range."""
     _, tokens, d = out.shape
     n_blocks = d // p.block
     columns = GROUP * p.lanes
@@ -165,7 +163,7 @@ def _decode_pages(pages, out, p, kind, mode, start, stop):
     fields = np.empty(tokens * n_blocks, np.int64)
     page = np.empty(p.nbytes, np.uint8)
     for n in range(start, stop):
-        page[:] = pages[n]
+        copy(pages[n], page)
         unpack_row(page, p.planes, fields)
         largest = np.uint64(0)
         for j in range(len(fields)):
@@ -206,23 +204,5 @@ def _scatter(c, lift, first, count, step, y):
                 y[(first + j) * n + i, v] = (c[i, at] + lift[at]) * step[v] + np.float32(0)
 
 
-def _encode(x, out, p, kind, err):
-    """Rule: d4.nearest.inside, e8.nearest.inside, e8.coset.tie, scale.rms, num.input.finite."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(x) // parts, (part + 1) * len(x) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0], err[part, 1] = _encode_pages(x, out, p, kind, start, stop)
-
-
-def _decode(pages, out, p, kind, mode, err):
-    """Rule: d4.decode.product, e8.decode.product, d4.index.range, e8.index.range."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(out) // parts, (part + 1) * len(out) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0] = _decode_pages(pages, out, p, kind, mode, start, stop)
-
-
-encode = Kernel(_encode)
-decode = Kernel(_decode)
+encode = Kernel(_encode_pages)
+decode = Kernel(_decode_pages)

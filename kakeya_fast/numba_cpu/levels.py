@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kakeya_fast.numba_cpu.jit import serial
+from kakeya_fast.numba_cpu.lanes import copy
 from kakeya_fast.numba_cpu.table import LEVEL, plane
 from kakeya_ref.tables import lloyd_max
 from kakeya_ref.types import Codec
@@ -38,9 +39,10 @@ def set_levels(p, numbers, levels, thresholds):
     thresholds : (15,) float32
         Written, infinite at the end.
     """
-    levels[:], thresholds[:] = p.levels, p.thresholds
+    copy(p.levels, levels)
+    copy(p.thresholds, thresholds)
     if p.own:
-        levels[:] = plane(numbers, p, LEVEL)
+        copy(plane(numbers, p.table_planes, LEVEL), levels)
         for i in range(len(levels) - 1):
             thresholds[i] = (levels[i] + levels[i + 1]) * np.float32(0.5)
 

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from kakeya_fast.numba_cpu.half import (
     F16,
@@ -18,13 +17,12 @@ from kakeya_fast.numba_cpu.half import (
     MAGNITUDE,
     as_bits,
     as_float,
-    flushes,
     narrow,
     round_f16,
     widen,
 )
 from kakeya_fast.numba_cpu.jit import Kernel, serial
-from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE
+from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE, copy
 from kakeya_fast.numba_cpu.planes import pack_lanes, plane_table, unpack_lanes
 from kakeya_ref.types import PageLayout
 
@@ -77,8 +75,8 @@ def _quantise(a, p, k, low, high, base, width, lo, step, codes):
     """
     rows, lanes = a.shape
     first, last = k * p.g, min(rows, (k + 1) * p.g)
-    low[:] = a[first]
-    high[:] = a[first]
+    copy(a[first], low)
+    copy(a[first], high)
     for r in range(first + 1, last):
         for v in range(lanes):
             low[v] = min(low[v], a[r, v])
@@ -105,8 +103,8 @@ def _quantise(a, p, k, low, high, base, width, lo, step, codes):
     return fits
 
 
-@serial
 def _encode_pages(x, out, p, kind, start, stop):
+    """Rule: int.range.f16, int.code.clamp, int.lo.positive-zero, num.input.finite."""
     _, tokens, d = x.shape
     rows, lanes = _shape(p, tokens, d)
     bits = np.empty((rows, lanes), np.uint32)
@@ -140,14 +138,15 @@ def _encode_pages(x, out, p, kind, start, stop):
         if p.per_token:
             pack_lanes(codes, p.planes, page, 0, merged)
         else:
-            by_channel[:] = codes.T
+            for i in range(d):
+                copy(codes[:, i], by_channel[i])
             pack_lanes(by_channel, p.planes, page, 0, merged)
-        out[n] = page
+        copy(page, out[n])
     return broken, refused
 
 
-@serial
 def _decode_pages(pages, out, p, kind, mode, start, stop):
+    """Rule: int.decode.affine, int.params.finite."""
     _, tokens, d = out.shape
     rows, lanes = _shape(p, tokens, d)
     base, width = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
@@ -156,7 +155,7 @@ def _decode_pages(pages, out, p, kind, mode, start, stop):
     page = np.empty(p.nbytes, np.uint8)
     lo, step = page[p.lo :].view(np.uint16), page[p.step :].view(np.uint16)
     for n in range(start, stop):
-        page[:] = pages[n]
+        copy(pages[n], page)
         if mode != CHECK_ONLY:
             unpack_lanes(page, p.planes, 0, codes, merged)
         for k in range(p.groups):
@@ -179,23 +178,5 @@ def _decode_pages(pages, out, p, kind, mode, start, stop):
     return NONE
 
 
-def _encode(x, out, p, kind, err):
-    """Rule: int.range.f16, int.code.clamp, int.lo.positive-zero, num.input.finite."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(x) // parts, (part + 1) * len(x) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0], err[part, 1] = _encode_pages(x, out, p, kind, start, stop)
-
-
-def _decode(pages, out, p, kind, mode, err):
-    """Rule: int.decode.affine, int.params.finite."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(out) // parts, (part + 1) * len(out) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0] = _decode_pages(pages, out, p, kind, mode, start, stop)
-
-
-encode = Kernel(_encode)
-decode = Kernel(_decode)
+encode = Kernel(_encode_pages)
+decode = Kernel(_decode_pages)

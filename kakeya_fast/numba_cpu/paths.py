@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kakeya_fast.numba_cpu.jit import serial
+from kakeya_fast.numba_cpu.lanes import copy
 
 STATES, LABELS = 128, 16
 
@@ -67,7 +68,8 @@ def cheapest(z, width, weight, labels, values, s, offset):
                 less = second < first
                 to[v] = second if less else first
                 bit[v] = np.uint8(1) if less else np.uint8(0)
-        s.cost[:] = s.next
+        for t in range(STATES):
+            copy(s.next[t], s.cost[t])
     for v in range(lanes):
         t = 0
         for other in range(1, STATES):

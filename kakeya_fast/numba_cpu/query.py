@@ -6,14 +6,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from kakeya_fast.numba_cpu.dense import add_mean, centre, chains, lane_count, not_finite
 from kakeya_fast.numba_cpu.faults import FAULTS, FINE, GAIN, NUMBER, SPREAD, TABLE, VALUE
 from kakeya_fast.numba_cpu.gain import gain_bytes, rms
-from kakeya_fast.numba_cpu.half import F16, INFINITE, MAGNITUDE, flushes, widen
+from kakeya_fast.numba_cpu.half import F16, INFINITE, MAGNITUDE, widen
 from kakeya_fast.numba_cpu.jit import Kernel, serial
-from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, COEFFICIENTS, NONE, load, store
+from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, COEFFICIENTS, NONE, copy, load, store
 from kakeya_fast.numba_cpu.paths import cheapest, scratch, walk
 from kakeya_ref.layout import band_bits
 from kakeya_ref.tables import (
@@ -233,8 +232,8 @@ def _unpack(page, width, p, p0, codes):
             codes[i, v] = held >> pending & ((1 << width[i]) - 1)
 
 
-@serial
 def _encode_pages(x, out, bodies, analysis, of_page, p, kind, start, stop):
+    """Rule: query.encode.project, num.input.finite."""
     _, tokens, d = x.shape
     bits = np.empty((d, p.lanes), np.uint32)
     y = np.empty((d, p.lanes), np.float32)
@@ -257,12 +256,12 @@ def _encode_pages(x, out, bodies, analysis, of_page, p, kind, start, stop):
                 fault = min(fault, found)
         if fault != FINE:
             refused = min(refused, n * FAULTS + fault)
-        out[n] = page
+        copy(page, out[n])
     return broken, refused
 
 
-@serial
 def _decode_pages(pages, out, bodies, of_page, p, kind, mode, start, stop):
+    """Rule: query.decode.product, query.decode.synthesis."""
     _, tokens, d = out.shape
     bits = np.empty((d, p.lanes), np.uint32)
     x, y = bits.view(np.float32), np.empty((d, p.lanes), np.float32)
@@ -275,7 +274,7 @@ def _decode_pages(pages, out, bodies, of_page, p, kind, mode, start, stop):
             known = _read_table(bodies, last, none, True, p, table)
         if known != FINE:
             return np.int64(n * FAULTS + known)
-        page[:] = pages[n]
+        copy(pages[n], page)
         active = table.active[0]
         for p0 in range(0, tokens, p.lanes):
             _unpack(page, table.width[:active], p, p0, codes)
@@ -304,24 +303,5 @@ def _decode_pages(pages, out, bodies, of_page, p, kind, mode, start, stop):
     return NONE
 
 
-def _encode(x, out, bodies, analysis, of_page, p, kind, err):
-    """Rule: query.encode.project, num.input.finite."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(x) // parts, (part + 1) * len(x) // parts
-        err[part, 2] = flushes(parts)
-        found = _encode_pages(x, out, bodies, analysis, of_page, p, kind, start, stop)
-        err[part, 0], err[part, 1] = found
-
-
-def _decode(pages, out, bodies, of_page, p, kind, mode, err):
-    """Rule: query.decode.product, query.decode.synthesis."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(out) // parts, (part + 1) * len(out) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0] = _decode_pages(pages, out, bodies, of_page, p, kind, mode, start, stop)
-
-
-encode = Kernel(_encode)
-decode = Kernel(_decode)
+encode = Kernel(_encode_pages)
+decode = Kernel(_decode_pages)

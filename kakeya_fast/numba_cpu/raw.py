@@ -6,11 +6,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
-from kakeya_fast.numba_cpu.half import BF16, F16, F32, INFINITE, MAGNITUDE, flushes, narrow, widen
-from kakeya_fast.numba_cpu.jit import Kernel, serial
-from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE
+from kakeya_fast.numba_cpu.half import BF16, F16, F32, INFINITE, MAGNITUDE, narrow, widen
+from kakeya_fast.numba_cpu.jit import Kernel
+from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE, copy
 from kakeya_ref.types import PageLayout
 
 
@@ -27,8 +26,8 @@ def plan(layout: PageLayout) -> Plan:
     return Plan({"f32": F32, "f16": F16, "bf16": BF16}[layout.codec["dtype"]], layout.nbytes)
 
 
-@serial
 def _encode_pages(x, out, p, kind, start, stop):
+    """Rule: raw.range, num.input.finite, num.round.half-even."""
     _, tokens, d = x.shape
     page = np.zeros(p.nbytes, np.uint8)
     words, halves = page.view(np.uint32), page.view(np.uint16)
@@ -54,18 +53,18 @@ def _encode_pages(x, out, p, kind, start, stop):
                 broken = min(broken, n * tokens + t)
             elif stored >= INFINITE:
                 refused = min(refused, n * tokens + t)
-        out[n] = page
+        copy(page, out[n])
     return broken, refused
 
 
-@serial
 def _decode_pages(pages, out, p, kind, mode, start, stop):
+    """Rule: raw.code.finite."""
     _, tokens, d = out.shape
     page = np.empty(p.nbytes, np.uint8)
     halves = page.view(np.uint16)
     words = np.empty(tokens * d, np.uint32) if p.stored != 0 else page.view(np.uint32)
     for n in range(start, stop):
-        page[:] = pages[n]
+        copy(pages[n], page)
         if p.stored != 0:
             for i in range(tokens * d):
                 words[i] = widen(np.uint32(halves[i]), p.stored)
@@ -83,23 +82,5 @@ def _decode_pages(pages, out, p, kind, mode, start, stop):
     return NONE
 
 
-def _encode(x, out, p, kind, err):
-    """Rule: raw.range, num.input.finite, num.round.half-even."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(x) // parts, (part + 1) * len(x) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0], err[part, 1] = _encode_pages(x, out, p, kind, start, stop)
-
-
-def _decode(pages, out, p, kind, mode, err):
-    """Rule: raw.code.finite."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(out) // parts, (part + 1) * len(out) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0] = _decode_pages(pages, out, p, kind, mode, start, stop)
-
-
-encode = Kernel(_encode)
-decode = Kernel(_decode)
+encode = Kernel(_encode_pages)
+decode = Kernel(_decode_pages)

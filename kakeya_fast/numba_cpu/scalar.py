@@ -6,11 +6,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
-from kakeya_fast.numba_cpu.half import flushes
 from kakeya_fast.numba_cpu.jit import Kernel, serial
-from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE
+from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE, copy
 from kakeya_fast.numba_cpu.planes import pack_lanes, plane_table, unpack_lanes
 from kakeya_fast.numba_cpu.transform import (
     ROTATION_FIELDS,
@@ -22,7 +20,7 @@ from kakeya_fast.numba_cpu.transform import (
 from kakeya_ref.tables import lloyd_max
 from kakeya_ref.types import PageLayout
 
-# One flat tuple: numba passes no nested tuples into parallel loops.
+# One flat tuple, whose fields the building blocks know by name.
 Plan = NamedTuple(
     "Plan",
     [
@@ -106,8 +104,8 @@ def _quantise(y, byte, p, scale, live, codes):
             codes[i, v] = (p.below[cell] + above) & live[v]
 
 
-@serial
 def _encode_pages(x, out, p, kind, start, stop):
+    """Rule: scalar.code.boundary, scale.rms, num.input.finite."""
     _, tokens, d = x.shape
     bits = np.empty((d, p.lanes), np.uint32)
     squares = np.empty((d // 2, p.lanes), np.float32)
@@ -128,12 +126,14 @@ def _encode_pages(x, out, p, kind, start, stop):
                 for v in range(p.lanes):
                     page[p0 + v] = byte[v]
                 pack_lanes(codes, p.planes, page, p0, merged)
-        out[n] = page
+        copy(page, out[n])
     return broken, refused
 
 
-@serial
 def _decode_pages(pages, out, p, kind, mode, start, stop):
+    """Rule: scalar.decode.product, scale.byte.zero, hadamard.scale.once."""
+    if mode == CHECK_ONLY:  # every byte string of the right length is a page
+        return NONE
     _, tokens, d = out.shape
     bits = np.empty((d, p.lanes), np.uint32)
     y = bits.view(np.float32)
@@ -142,7 +142,7 @@ def _decode_pages(pages, out, p, kind, mode, start, stop):
     merged = np.empty((d, p.lanes), np.uint8)
     page = np.empty(p.nbytes, np.uint8)
     for n in range(start, stop):
-        page[:] = pages[n]
+        copy(pages[n], page)
         for p0 in range(0, tokens, p.lanes):
             for v in range(p.lanes):
                 scale[v] = p.backward[page[p0 + v]]
@@ -152,27 +152,8 @@ def _decode_pages(pages, out, p, kind, mode, start, stop):
                     # Adding +0 turns the -0 of a zero vector into +0 and changes nothing else.
                     y[i, v] = p.centroids[codes[i, v]] * scale[v] + np.float32(0)
             synthesise(bits, out, n, p0, kind, p, mode)
+    return NONE
 
 
-def _encode(x, out, p, kind, err):
-    """Rule: scalar.code.boundary, scale.rms, num.input.finite."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(x) // parts, (part + 1) * len(x) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0], err[part, 1] = _encode_pages(x, out, p, kind, start, stop)
-
-
-def _decode(pages, out, p, kind, mode, err):
-    """Rule: scalar.decode.product, scale.byte.zero, hadamard.scale.once."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(out) // parts, (part + 1) * len(out) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0] = NONE  # every byte string of the right length is a page
-        if mode != CHECK_ONLY:
-            _decode_pages(pages, out, p, kind, mode, start, stop)
-
-
-encode = Kernel(_encode)
-decode = Kernel(_decode)
+encode = Kernel(_encode_pages)
+decode = Kernel(_decode_pages)

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from kakeya_fast.numba_cpu.dense import (
     add_mean,
@@ -32,13 +31,12 @@ from kakeya_fast.numba_cpu.half import (
     INFINITE,
     MAGNITUDE,
     as_float,
-    flushes,
     narrow,
     widen,
     widen_row,
 )
 from kakeya_fast.numba_cpu.jit import Kernel, serial
-from kakeya_fast.numba_cpu.lanes import NONE, load, store
+from kakeya_fast.numba_cpu.lanes import NONE, copy, load, store
 from kakeya_fast.numba_cpu.planes import pack_row, plane_table, unpack_row
 from kakeya_fast.numba_cpu.sparse import largest_of_lanes
 from kakeya_fast.numba_cpu.table import (
@@ -184,8 +182,8 @@ def _encode_lanes(p0, p, table, s, f):
     return FINE if largest < INFINITE else VALUE
 
 
-@serial
 def _encode_pages(x, out, bodies, analysis, p, kind, start, stop):
+    """Rule: skeleton.encode.project, num.input.finite."""
     _, tokens, d = x.shape
     f, s = _scratch(tokens, d, p)
     table = empty_table(bodies.shape[1], up4(p.rank), d, d, p)
@@ -214,7 +212,7 @@ def _encode_pages(x, out, bodies, analysis, p, kind, start, stop):
                 pack_row(fields, planes, page)
             if p.trend:
                 pack_row(f.along, p.along, page)
-        out[n] = page
+        copy(page, out[n])
     return broken, refused
 
 
@@ -275,8 +273,8 @@ def _decode_lanes(p0, p, table, s, f):
     return NUMBER if not_finite(x) else FINE
 
 
-@serial
 def _decode_pages(pages, out, bodies, p, kind, start, stop):
+    """Rule: skeleton.decode.synthesis."""
     _, tokens, d = out.shape
     f, s = _scratch(tokens, d, p)
     table = empty_table(bodies.shape[1], d, p.width, d, p)
@@ -286,7 +284,7 @@ def _decode_pages(pages, out, bodies, p, kind, start, stop):
         if n == start or len(bodies) > 1:
             fault = read_table(bodies, n if len(bodies) > 1 else 0, p, table)
             set_synthesis(p, table)
-        page[:] = pages[n]
+        copy(pages[n], page)
         if fault == FINE:
             fault = _fields(page, p, f)
         for p0 in range(0, tokens, p.lanes):
@@ -298,23 +296,5 @@ def _decode_pages(pages, out, bodies, p, kind, start, stop):
     return NONE
 
 
-def _encode(x, out, bodies, analysis, p, kind, err):
-    """Rule: skeleton.encode.project, num.input.finite."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(x) // parts, (part + 1) * len(x) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0], err[part, 1] = _encode_pages(x, out, bodies, analysis, p, kind, start, stop)
-
-
-def _decode(pages, out, bodies, p, kind, err):
-    """Rule: skeleton.decode.synthesis."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(out) // parts, (part + 1) * len(out) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0] = _decode_pages(pages, out, bodies, p, kind, start, stop)
-
-
-encode = Kernel(_encode)
-decode = Kernel(_decode)
+encode = Kernel(_encode_pages)
+decode = Kernel(_decode_pages)

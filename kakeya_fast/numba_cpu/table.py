@@ -9,6 +9,7 @@ import numpy as np
 from kakeya_fast.numba_cpu.faults import FINE, LEVELS, TABLE
 from kakeya_fast.numba_cpu.half import BF16, F16, INFINITE, MAGNITUDE, widen
 from kakeya_fast.numba_cpu.jit import serial
+from kakeya_fast.numba_cpu.lanes import copy
 from kakeya_ref.layout import residual_width, table_layout
 from kakeya_ref.types import PageLayout
 
@@ -85,7 +86,7 @@ def read_table(bodies, at, p, table):
     int
         ``TABLE``, ``LEVELS`` or ``FINE``.
     """
-    table.body[:] = bodies[at]
+    copy(bodies[at], table.body)
     halves, words = table.body.view(np.uint16), table.numbers.view(np.uint32)
     largest = np.uint32(0)
     for q in range(len(p.table_planes)):
@@ -96,21 +97,21 @@ def read_table(bodies, at, p, table):
             words[i] = u
     if largest >= INFINITE:
         return TABLE
-    levels = plane(table.numbers, p, LEVEL)
+    levels = plane(table.numbers, p.table_planes, LEVEL)
     for i in range(1, len(levels)):
         if levels[i] < levels[i - 1]:
             return LEVELS
-    table.mean[:] = plane(table.numbers, p, MEAN)
-    fill(plane(table.numbers, p, CENTRES), table.centres, p.k, p.rank)
+    copy(plane(table.numbers, p.table_planes, MEAN), table.mean)
+    fill(plane(table.numbers, p.table_planes, CENTRES), table.centres, p.k, p.rank)
     if p.table_planes[TREND, 1]:
-        fill(plane(table.numbers, p, TREND), table.trend, 1, p.rank)
+        fill(plane(table.numbers, p.table_planes, TREND), table.trend, 1, p.rank)
     return FINE
 
 
 @serial
-def plane(numbers, p, which):
+def plane(numbers, planes, which):
     """Numbers of one plane, flat; none where the codec lacks it."""
-    start, count = p.table_planes[which, 0], p.table_planes[which, 1]
+    start, count = planes[which, 0], planes[which, 1]
     return numbers[start : start + count]
 
 
@@ -130,9 +131,9 @@ def set_analysis(analysis, at, p, table):
     """
     if len(analysis):
         for i in range(p.rank):
-            table.dense[i] = analysis[at, i]
+            copy(analysis[at, i], table.dense[i])
     else:
-        fill(plane(table.numbers, p, BASIS), table.dense, p.rank, len(table.mean))
+        fill(plane(table.numbers, p.table_planes, BASIS), table.dense, p.rank, len(table.mean))
 
 
 @serial
@@ -141,7 +142,7 @@ def set_synthesis(p, table):
 
     Rule: skeleton.decode.synthesis, turbo.decode.synthesis
     """
-    basis, d = plane(table.numbers, p, BASIS), len(table.mean)
+    basis, d = plane(table.numbers, p.table_planes, BASIS), len(table.mean)
     for i in range(p.rank):
         for j in range(d):
             table.dense[j, i] = basis[i * d + j]

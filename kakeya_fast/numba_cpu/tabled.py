@@ -96,7 +96,7 @@ def decode_into(
     kernels = CODECS[layout.codec.id]
     part = (_of_page(known, len(body)),) if kernels is query else ()
     how = (kind, mode) if kernels is query else (kind,)
-    bad, _ = run(kernels.decode, body, out, known.bodies, *part, kernels.plan(layout), *how)
+    bad, *_ = run(kernels.decode, body, out, known.bodies, *part, kernels.plan(layout), *how)
     if bad < NONE:
         raise faults.error(bad, layout)
 

@@ -6,11 +6,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
-from kakeya_fast.numba_cpu.half import flushes
-from kakeya_fast.numba_cpu.jit import Kernel, serial
-from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE
+from kakeya_fast.numba_cpu.jit import Kernel
+from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE, copy
 from kakeya_fast.numba_cpu.planes import pack_lanes, plane_table, unpack_lanes
 from kakeya_fast.numba_cpu.transform import (
     ROTATION_FIELDS,
@@ -48,8 +46,8 @@ def plan(layout: PageLayout) -> Plan:
     )
 
 
-@serial
 def _encode_pages(x, out, p, kind, start, stop):
+    """Rule: trellis.search.step, scale.rms, num.input.finite."""
     _, tokens, d = x.shape
     bits = np.empty((d, p.lanes), np.uint32)
     z = bits.view(np.float32)
@@ -82,12 +80,14 @@ def _encode_pages(x, out, p, kind, start, stop):
                     if byte[v] == 0:
                         codes[:, v] = 0
                 pack_lanes(codes, p.planes, page, p0, merged)
-        out[n] = page
+        copy(page, out[n])
     return broken, refused
 
 
-@serial
 def _decode_pages(pages, out, p, kind, mode, start, stop):
+    """Rule: trellis.decode.product, scale.byte.zero, hadamard.scale.once."""
+    if mode == CHECK_ONLY:  # every byte string of the right length is a page
+        return NONE
     _, tokens, d = out.shape
     bits = np.empty((d, p.lanes), np.uint32)
     scale = np.empty(p.lanes, np.float32)
@@ -95,34 +95,15 @@ def _decode_pages(pages, out, p, kind, mode, start, stop):
     merged = np.empty((d, p.lanes), np.uint8)
     page = np.empty(p.nbytes, np.uint8)
     for n in range(start, stop):
-        page[:] = pages[n]
+        copy(pages[n], page)
         for p0 in range(0, tokens, p.lanes):
             for v in range(p.lanes):
                 scale[v] = p.backward[page[p0 + v]]
             unpack_lanes(page, p.planes, p0, codes, merged)
             values(codes, p, scale, bits.view(np.float32))
             synthesise(bits, out, n, p0, kind, p, mode)
+    return NONE
 
 
-def _encode(x, out, p, kind, err):
-    """Rule: trellis.search.step, scale.rms, num.input.finite."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(x) // parts, (part + 1) * len(x) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0], err[part, 1] = _encode_pages(x, out, p, kind, start, stop)
-
-
-def _decode(pages, out, p, kind, mode, err):
-    """Rule: trellis.decode.product, scale.byte.zero, hadamard.scale.once."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(out) // parts, (part + 1) * len(out) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0] = NONE  # every byte string of the right length is a page
-        if mode != CHECK_ONLY:
-            _decode_pages(pages, out, p, kind, mode, start, stop)
-
-
-encode = Kernel(_encode)
-decode = Kernel(_decode)
+encode = Kernel(_encode_pages)
+decode = Kernel(_decode_pages)

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from kakeya_fast.numba_cpu.dense import (
     add_mean,
@@ -21,9 +20,9 @@ from kakeya_fast.numba_cpu.dense import (
 )
 from kakeya_fast.numba_cpu.faults import FAULTS, FINE, GAIN, NUMBER, PLACE, PROJ, SEG, VALUE
 from kakeya_fast.numba_cpu.gain import gain_bytes, rms
-from kakeya_fast.numba_cpu.half import as_float, flushes, narrow, widen_row
+from kakeya_fast.numba_cpu.half import as_float, narrow, widen_row
 from kakeya_fast.numba_cpu.jit import Kernel, serial
-from kakeya_fast.numba_cpu.lanes import NONE, load, store
+from kakeya_fast.numba_cpu.lanes import NONE, copy, load, store
 from kakeya_fast.numba_cpu.levels import LEVEL_FIELDS, count_thresholds, level_plan, set_levels
 from kakeya_fast.numba_cpu.planes import (
     pack_lanes,
@@ -204,8 +203,8 @@ def _flip(c, flips, y):
             target[i, v] = source[i, v] ^ flips[i]
 
 
-@serial
 def _encode_pages(x, out, bodies, analysis, p, kind, start, stop):
+    """Rule: turbo.encode.project, num.input.finite."""
     _, tokens, d = x.shape
     f, s = _scratch(tokens, d, p)
     table = empty_table(bodies.shape[1], up4(p.rank), d, d, p)
@@ -231,7 +230,7 @@ def _encode_pages(x, out, bodies, analysis, p, kind, start, stop):
             pack_row(f.proj, p.proj, page)
             if p.out:
                 _pack_outliers(p, f, page)
-        out[n] = page
+        copy(page, out[n])
     return broken, refused
 
 
@@ -303,8 +302,8 @@ def _decode_lanes(p0, p, table, s, f, page, passed):
     return NUMBER if not_finite(x) else FINE, passed
 
 
-@serial
 def _decode_pages(pages, out, bodies, p, kind, start, stop):
+    """Rule: turbo.decode.synthesis."""
     _, tokens, d = out.shape
     f, s = _scratch(tokens, d, p)
     table = empty_table(bodies.shape[1], d, p.width, d, p)
@@ -315,7 +314,7 @@ def _decode_pages(pages, out, bodies, p, kind, start, stop):
             fault = read_table(bodies, n if len(bodies) > 1 else 0, p, table)
             set_synthesis(p, table)
             set_levels(p, table.numbers, f.levels, f.thresholds)
-        page[:] = pages[n]
+        copy(pages[n], page)
         if fault == FINE:
             fault = _fields(page, p, f)
         passed = 0
@@ -328,23 +327,5 @@ def _decode_pages(pages, out, bodies, p, kind, start, stop):
     return NONE
 
 
-def _encode(x, out, bodies, analysis, p, kind, err):
-    """Rule: turbo.encode.project, num.input.finite."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(x) // parts, (part + 1) * len(x) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0], err[part, 1] = _encode_pages(x, out, bodies, analysis, p, kind, start, stop)
-
-
-def _decode(pages, out, bodies, p, kind, err):
-    """Rule: turbo.decode.synthesis."""
-    parts = len(err)
-    for part in prange(parts):
-        start, stop = part * len(out) // parts, (part + 1) * len(out) // parts
-        err[part, 2] = flushes(parts)
-        err[part, 0] = _decode_pages(pages, out, bodies, p, kind, start, stop)
-
-
-encode = Kernel(_encode)
-decode = Kernel(_decode)
+encode = Kernel(_encode_pages)
+decode = Kernel(_decode_pages)

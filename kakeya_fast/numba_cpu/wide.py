@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from kakeya_fast.numba_cpu import scalar, trellis
 from kakeya_fast.numba_cpu.half import F32
 from kakeya_fast.numba_cpu.jit import LOOSE, serial
-from kakeya_fast.numba_cpu.lanes import COEFFICIENTS, NONE
+from kakeya_fast.numba_cpu.lanes import COEFFICIENTS, NONE, copy
 
 
 @serial
@@ -26,30 +25,13 @@ def scratch(p, rows, tokens, size):
     return x, q, np.empty((1, p.nbytes), np.uint8)
 
 
-@serial
-def copy(page, body):
-    """A page (nbytes / 8,) uint64 as a body (1, nbytes) uint8."""
-    words = body[0].view(np.uint64)
-    for j in range(len(words)):
-        words[j] = page[j]
-
-
 def reader(module: ModuleType) -> Callable[..., Any]:
     """``read`` for the codec of a module of kernels."""
-    decode = module._decode_pages
-    if module in (scalar, trellis):  # every byte string of the right length is a page
-
-        @serial
-        def read_any(p, s, page):
-            copy(page, s[2])
-            decode(s[2], s[0], p, F32, COEFFICIENTS, 0, 1)
-            return True
-
-        return read_any
+    decode = serial(module.decode.function)
 
     @serial
     def read(p, s, page):
-        copy(page, s[2])
+        copy(page, s[2][0].view(np.uint64))
         return decode(s[2], s[0], p, F32, COEFFICIENTS, 0, 1) == NONE
 
     return read
@@ -58,7 +40,8 @@ def reader(module: ModuleType) -> Callable[..., Any]:
 @serial
 def load(p, s, q):
     """Take queries (M, D) in."""
-    s[1][:] = q
+    for m in range(len(q)):
+        copy(q[m], s[1][m])
 
 
 @njit(**LOOSE)
@@ -91,4 +74,4 @@ def gather(p, s, page, weights, acc):
 @serial
 def finish(p, acc, out):
     """Numbers of ``acc`` where they belong."""
-    out[:] = acc
+    copy(acc, out)

@@ -98,7 +98,9 @@ def test_backends_refuse_what_they_do_not_offer(name: str, monkeypatch) -> None:
     backend = get_backend(name)
     assert backend.profile == "exact"
     monkeypatch.setattr(
-        type(backend), "supports", lambda self, layout: Support(False, frozenset(), "not today")
+        type(backend.inner),
+        "supports",
+        lambda self, layout: Support(False, frozenset(), "not today"),
     )
     with pytest.raises(Unsupported, match=r"^\[backend.codec.offered\] not today"):
         backend.encode(vectors(), page_layout("e8", 24, 16))
