@@ -19,6 +19,7 @@ from kakeya_ref.types import PageLayout
 
 RULE = "attend.operand.fits"
 WARP = 32
+NOBODY = (NULL, NULL, 0, 0, 0)
 KNOWN = 512  # sets of pages that have been looked at: those of every layer of a model
 
 
@@ -45,6 +46,8 @@ class Attention:
         Of the queries.
     softcap, window, bias : bool
         Whether calls have them.
+    turned : bool
+        Whether queries, other partials and results are in the basis of the model.
     tuned : Tuning, optional
     splits : int, optional
         Blocks that share the pages of one KV head; chosen to fill the device if not given.
@@ -67,6 +70,7 @@ class Attention:
         softcap: bool = False,
         window: bool = False,
         bias: bool = False,
+        turned: bool = False,
         tuned: plan.Tuning | None = None,
         splits: int | None = None,
     ) -> None:
@@ -78,7 +82,7 @@ class Attention:
         kind = params.KINDS[checks.dtype_name(dtype)]
         tuned = tuned or plan.tuning(layouts, rows, launcher.shared)
         self.numbers = plan.numbers(
-            layouts, kind, rows, tuned, softcap=softcap, window=window, bias=bias
+            layouts, kind, rows, tuned, softcap=softcap, window=window, bias=bias, turned=turned
         )
         self._launcher, self._layouts, self._dtype = launcher, layouts, dtype
         self.shape = (batch, heads, rows, pages)
@@ -88,7 +92,7 @@ class Attention:
         room = launcher.processors * tuned.resident
         self.splits = splits or plan.splits(self.numbers, blocks, pages, room)
         with torch.inference_mode(False):
-            words = plan.tables(*(layout.codec for layout in layouts)).view(np.int32)
+            words = plan.tables(*layouts).view(np.int32)
             self._tables = torch.from_numpy(words.copy()).to(device)
             size = blocks * self.splits * self.numbers.partial
             self._work = torch.empty(size, dtype=torch.float32, device=device)
@@ -131,12 +135,15 @@ class Attention:
             Pages of each row; those from there on are not looked at.
         other : (B, H, M, E) and (B, H, M) float32, optional
             A partial over other tokens, in the coded basis of V, that is merged into the result.
+            Where calls are turned, the first is of the object's dtype, in the model's basis, and
+            may be strided.
         out, lse : optional
             Filled in place of new tensors.
 
         Returns
         -------
-        out : (B, H, M, E) float32, in the coded basis of V
+        out : (B, H, M, E) float32, in the coded basis of V; where calls are turned,
+            (B, Q, H * G, E) of the object's dtype, in the model's basis
         lse : (B, H, M) float32
 
         Raises
@@ -158,25 +165,30 @@ class Attention:
         if bias is not None:
             bias = bias.reshape(batch, heads, rows)
             _same(bias, (batch, heads, rows), torch.float32, device, "bias")
-        shape = (batch, heads, rows, n.dv)
+        shape, made, dtype = (batch, heads, rows), (batch, heads, rows, n.dv), torch.float32
+        others = NOBODY
+        if n.turned:
+            dtype = self._dtype
+            made = batch, paged.queries, heads * rows // paged.queries, n.dv
         if other is not None:
-            _same(other[0], shape, torch.float32, device, "other")
-            _same(other[1], shape[:3], torch.float32, device, "other")
+            _same(other[0], (*shape, n.dv), dtype, device, "other", inner=bool(n.turned))
+            _same(other[1], shape, torch.float32, device, "other")
+            others = other[0].data_ptr(), other[1].data_ptr(), *other[0].stride()[:3]
         if out is None:
-            out = torch.empty(shape, dtype=torch.float32, device=device)
+            out = torch.empty(made, dtype=dtype, device=device)
         else:
-            _same(out, shape, torch.float32, device, "out")
+            _same(out, made, dtype, device, "out")
         if lse is None:
-            lse = torch.empty(shape[:3], dtype=torch.float32, device=device)
+            lse = torch.empty(shape, dtype=torch.float32, device=device)
         else:
-            _same(lse, shape[:3], torch.float32, device, "lse")
+            _same(lse, shape, torch.float32, device, "lse")
         args = (
             *operands,
             *(_at(count), paged.origin.data_ptr(), q.data_ptr(), _at(bias)),
             *(self._tables.data_ptr(), _bits(scaling), _bits(softcap or 0.0), window or 0),
             *(paged.slots.shape[2], heads, rows, paged.queries, self.splits),
             *(self._work.data_ptr(), self._tickets.data_ptr()),
-            *((NULL, NULL) if other is None else (other[0].data_ptr(), other[1].data_ptr())),
+            *others,
             *(out.data_ptr(), lse.data_ptr()),
         )
         grid = (self.splits, heads * self.groups, batch)

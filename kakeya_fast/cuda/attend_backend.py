@@ -59,7 +59,7 @@ class Attends:
         dtype : torch.dtype
             Of the queries.
         **flags
-            ``softcap``, ``window``, ``bias``: whether calls have them.
+            ``softcap``, ``window``, ``bias``: whether calls have them; ``turned``.
 
         Raises
         ------
@@ -105,7 +105,8 @@ class Attends:
     ) -> tuple[Tensor, Tensor]:
         """A partial of attention over packed pages; operands as for :class:`Attention`.
 
-        Does not wait for the device.
+        With ``turned=True`` queries, other partials and results are in the model's basis. Does not
+        wait for the device.
 
         Raises
         ------
@@ -116,6 +117,7 @@ class Attends:
         if paged.frame is not None:
             return self._by_frames(q, k_pages, v_pages, layouts, paged, scaling, **options)
         flags = {k: options.get(k) is not None for k in ("softcap", "window", "bias")}
+        flags["turned"] = options.pop("turned", False)
         shape = q.shape[0], q.shape[1], q.shape[-2]
         made = self.prepare_attend(layouts, shape, paged.slots.shape[2], q.dtype, **flags)
         return made(q, k_pages, v_pages, paged, scaling, **options)

@@ -8,7 +8,6 @@ lie stays on the device until a page is packed, and what layers have in common i
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -17,8 +16,7 @@ import torch
 from torch import Tensor
 
 from kakeya_fast.hf import fused
-from kakeya_fast.hf.basis import rotation
-from kakeya_ref.types import Paged, PageLayout
+from kakeya_ref.types import Paged
 
 if TYPE_CHECKING:
     from kakeya_fast.hf.state import LayerState
@@ -38,8 +36,6 @@ class Reader:
         Of the queries.
     refused : str
         Why the backend never reads the pages itself; empty if it does.
-    into_k, into_v, out_of_v : (D, D) float32, or None
-        Right factors that turn vectors into coefficients, and back.
     """
 
     def __init__(self, state: LayerState, dtype: torch.dtype) -> None:
@@ -47,15 +43,6 @@ class Reader:
         self.backend = state.policy.open(state.device, state.layouts)
         self.merges = getattr(self.backend, "merges", False)
         self.refused = fused.refusal(state, dtype, self.backend)
-        self.into_k, self.into_v = (_into(x, state.device) for x in state.layouts)
-        self.out_of_v = rotation(state.layouts[1], torch.float32, state.device)
-
-
-@lru_cache(maxsize=64)
-def _into(layout: PageLayout, device: torch.device) -> Tensor | None:
-    basis = rotation(layout, torch.float32, device)
-    with torch.inference_mode(False):
-        return None if basis is None else basis.T.contiguous()
 
 
 # Beside the states, which hold what a cache holds and nothing else.
@@ -99,7 +86,7 @@ def attend(
 
     Rule: cache.attend.fused, cache.read.own-page-exact, cache.read.recent-exact, attend.basis.once
     """
-    batch, heads, count, size = query.shape
+    batch, _, count, size = query.shape
     if count > fused.MOST or not state.pages.used:
         return None
     reader = reader_of(state, query.dtype)
@@ -107,30 +94,28 @@ def attend(
         return None
     window = state.policy.window if mask is not None else None
     # Row m = g * Q + i of a KV head belongs to query token i.
-    rows = query.reshape(batch, state.heads, -1, size)
+    rows = query.reshape(batch, state.heads, -1, size).contiguous()
     out, lse = exact(rows, *state.exact, scaling, softcap, _seen(state, count, window))
     if s_aux is not None:
+        out = out.float()
         given = s_aux.float().view(1, state.heads, -1, 1).expand(-1, -1, -1, count).flatten(2)
         both = torch.logaddexp(lse, given)
         out, lse = out * (lse - both).exp()[..., None], both
-    out = out if reader.into_v is None else out @ reader.into_v
-    q = rows if reader.into_k is None else rows.float() @ reader.into_k
     at = state.device, batch, state.length - count
     origin = _origins.get(at, lambda: _full(*at))
     table = state.pages.block_table().on(state.device, state.policy.residual, state.step_from)
     out, _ = reader.backend.attend_tensor(
-        q.contiguous(),
+        rows,
         *state.pages.pools(),
         state.layouts,
         Paged(*table, origin, count),
         scaling,
         softcap=softcap,
         window=window,
-        other=(out.contiguous(), lse.contiguous()),
+        other=(out.to(query.dtype), lse.contiguous()),
+        turned=True,
     )
-    out = out if reader.out_of_v is None else out @ reader.out_of_v
-    out = out.to(query.dtype).view(batch, heads, count, -1)
-    return out.transpose(1, 2).contiguous()
+    return out
 
 
 def exact(
@@ -152,7 +137,7 @@ def exact(
 
     Returns
     -------
-    out : (B, H, M, E) float32
+    out : (B, H, M, E) float32, or dtype of ``q``
     lse : (B, H, M) float32
     """
     if seen is None and softcap is None and q.dtype in HALVES and q.device.type in _flash:
@@ -179,7 +164,7 @@ def _by_flash(q: Tensor, keys: Tensor, values: Tensor, scaling: float) -> tuple[
     )
     if lse.shape != q.shape[:3]:
         raise RuntimeError(f"log-sum-exp {tuple(lse.shape)}")
-    return out.float(), lse
+    return out, lse
 
 
 def _full(device: torch.device, batch: int, value: int) -> Tensor:

@@ -36,8 +36,9 @@ def unit(k: str, v: str, d: int, rows: int, shared: int, **flags: bool) -> Unit:
 @pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("arch", SHARED)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_attention_compiles_without_local_memory(case, arch, tmp_path) -> None:
-    made = unit(*case, SHARED[arch])
+@pytest.mark.parametrize("turned", [False, True])
+def test_attention_compiles_without_local_memory(case, turned, arch, tmp_path) -> None:
+    made = unit(*case, SHARED[arch], turned=turned)
     done = subprocess.run(
         [
             *(NVCC, "-cubin", f"-arch={arch}", "-Xptxas", "-v", f"-I{params.SOURCES}"),
