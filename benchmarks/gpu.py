@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks import gpu_plan
 from benchmarks.gpu_record import Record, last
+from benchmarks.gpu_run import TIMED_OUT
 from kakeya_ref.errors import Unsupported
 
 RESULTS = Path(__file__).parent / "results"
@@ -22,6 +23,7 @@ NO_GPU = 3
 ROW_SECONDS = 0.2
 STEP_SECONDS = 0.15
 PREFILL_SECONDS = 1.0
+LEAST_SECONDS = 20  # under a sanitizer torch alone takes this long to start
 
 
 def compile_step(run: Record) -> None:
@@ -128,6 +130,9 @@ def conform_step(run: Record) -> None:
     report = run.out / f"{run.name}-conformance.json"
     done = suite(TARGET, "standard", report, max(20, run.seconds("conform") - waited))
     run.result["conformance"] = {"exit_code": done.code, "seconds": done.seconds, "waited": waited}
+    if done.code == TIMED_OUT:
+        run.leave(f"conformance: not finished in {done.seconds:.0f} s")
+        return
     run.say(f"conformance: {last(done.tail)}", ok=done.code == 0)
     if done.code:
         print(done.tail, flush=True)
@@ -138,11 +143,14 @@ def sanitizer_step(run: Record) -> None:
     from benchmarks.gpu_sanitizer import TOOLS, tool, watch
 
     for which in TOOLS:
-        if tool() is None or run.seconds("sanitizer") <= 10:
+        if tool() is None or run.seconds("sanitizer") <= LEAST_SECONDS:
             why = "not installed" if tool() is None else "no time left"
             run.leave(f"compute-sanitizer {which}: {why}")
             continue
         done = watch(which, run.seconds("sanitizer"))
+        if done.code == TIMED_OUT:
+            run.leave(f"compute-sanitizer {which}: not finished in {done.seconds:.0f} s")
+            continue
         run.say(f"compute-sanitizer {which}: {last(done.tail)}", ok=done.code == 0)
         if done.code:
             print(done.tail, flush=True)

@@ -3,7 +3,7 @@
 The suite draws over a thousand layouts, and each has kernels of its own. It runs on the reference
 first, which shows which, codec by codec; they are compiled on all cores; then it runs on the GPU.
 Run by itself, it is the program that draws and compiles, beside what keeps the GPU busy:
-``python -m benchmarks.gpu_conform sm_90``.
+``python -m benchmarks.gpu_conform sm_90 standard``.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def plain(codec_id: str) -> PageLayout:
     return page_layout(codec if is_resolved(codec) else f"{codec_id}:rank=8", 64, 16)
 
 
-def begin(arch: str) -> subprocess.Popen[str]:
-    """:func:`prepare` in a process of its own, for the suite at profile standard."""
-    words = (sys.executable, "-m", "benchmarks.gpu_conform", arch)
+def begin(arch: str, profile: str) -> subprocess.Popen[str]:
+    """:func:`prepare` in a process of its own."""
+    words = (sys.executable, "-m", "benchmarks.gpu_conform", arch, profile)
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -133,7 +133,8 @@ def main() -> int:
     """Draw and compile with what the timing leaves of the cores."""
     os.nice(10)
     begun = time.monotonic()
-    count = prepare("standard", sys.argv[1])
+    arch, profile = sys.argv[1:]
+    count = prepare(profile, arch)
     print(f"kernels of the suite: {count} units in {time.monotonic() - begun:.0f} s")
     return 0
 

@@ -64,7 +64,7 @@ class Record:
         """Have the kernels of the suite drawn and compiled beside what comes first."""
         from benchmarks.gpu_conform import begin
 
-        self.behind = begin(self.launcher.arch)
+        self.behind = begin(self.launcher.arch, "standard")
 
     def seconds(self, part: str) -> float:
         """How long a part may take from now on."""
