@@ -95,7 +95,10 @@ def decode_step(run: Record) -> None:
             continue
         run.result["step"].append(found)
         run.save()
-        told = {name: found[name]["median"] * 1e6 for name in ("together", "aside", "by_layer")}
+        told = {
+            name: found[name]["median"] * 1e6
+            for name in ("together", "gathered", "aside", "by_layer")
+        }
         text = ", ".join(f"{name.replace('_', ' ')} {us:.0f} us" for name, us in told.items())
         print(f"step {codec:<16} {text}", flush=True)
 

@@ -33,9 +33,10 @@ def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str,
     Returns
     -------
     dict
-        ``together``, ``by_layer``, ``aside``: device seconds of replaying a graph of 1 launch, of
-        one for each layer and stream, one after another, and of these on ``sides`` streams side by
-        side; ``eager``: wall seconds of ``by_layer`` without a graph, until the device is done.
+        Device seconds of replaying a graph: ``together`` of 1 launch; ``gathered`` of a copy that
+        puts the tensors of all layers together, and 1 launch; ``by_layer`` of a launch for each
+        layer and stream, one after another; ``aside`` of these on ``sides`` streams. ``eager``:
+        wall seconds of ``by_layer`` without a graph, until the device is done.
     """
     device, layout = backend.device, page_layout(codec, STEP["head_dim"], TOKENS)
     keys_only = layout.codec.id == "query"
@@ -56,11 +57,15 @@ def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str,
     ]
     for beside in (every, *single):
         backend.prepare(layout, torch.bfloat16, directions=("encode",), tables=beside)
+    apart = [row.clone() for row in x]
     sides = [torch.cuda.Stream(device) for _ in range(SIDES)]
 
     def together() -> None:
         flat = slots.flatten()
         backend.append(x.flatten(0, 1), layout, pool, flat, status=status, tables=every)
+
+    def gathered() -> None:
+        backend.append(apart, layout, pool, slots.flatten(), status=status, tables=every)
 
     def by_layer() -> None:
         for vectors, where, beside in zip(x, slots, single, strict=True):
@@ -77,7 +82,7 @@ def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str,
             main.wait_stream(side)
 
     graphs = {}
-    steps = {"together": together, "by_layer": by_layer, "aside": aside}
+    steps = {"together": together, "gathered": gathered, "by_layer": by_layer, "aside": aside}
     for name, step in steps.items():
         graphs[name] = capture(step)
         pool.fill_(0xA5)

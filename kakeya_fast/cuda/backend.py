@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -233,7 +233,7 @@ class Backend(Attends):
     @torch.no_grad()
     def append(
         self,
-        x: Tensor,
+        x: Tensor | Sequence[Tensor],
         layout: PageLayout,
         pool: Tensor,
         slots: Tensor,
@@ -248,7 +248,8 @@ class Backend(Attends):
         Parameters
         ----------
         x : (N, P, D) float32, float16, bfloat16, or float64 (rounded to float32)
-            On this backend's device, any strides.
+            On this backend's device, any strides. Or several of these, such as the keys and values
+            of all layers: they are put together by one copy, and still encoded by one launch.
         pool : (S, layout.nbytes) uint8
             Rows may be strided, by a multiple of 16 bytes.
         slots : (N,) int64
@@ -267,7 +268,11 @@ class Backend(Attends):
         ShapeError, RangeError, Unsupported, UsageError, Malformed
         """
         self._offered(layout)
-        x = checks.vectors(x, layout, self.device)
+        parts = [x] if isinstance(x, Tensor) else x
+        parts = [checks.vectors(part, layout, self.device) for part in parts]
+        if not parts:
+            raise ShapeError("page.shape.exact", "no tensors of pages are given")
+        x = parts[0] if len(parts) == 1 else torch.cat(parts)
         check_pool(pool, layout, self.device)
         check_slots(slots, len(x), self.device)
         if status is None:

@@ -49,6 +49,22 @@ def test_pages_go_to_their_slots_and_nowhere_else(cuda, graph) -> None:
     assert bool((y[1] == 0).all())
 
 
+def test_pages_of_several_tensors_go_out_in_one_launch(cuda) -> None:
+    """Rule: backend.pool.fits, page.shape.exact"""
+    x, pool, slots = vectors(5), pool_of(SCALAR), slots_of(3, 1, 0, 5, 4)
+    fresh = Backend(launcher=HostLauncher())
+    parts = [x[:2], x[2:3].clone(), x[3:]]
+    fresh.append(parts, SCALAR, pool, slots, status=fresh.new_status())
+    assert torch.equal(pool[slots], cuda.encode_tensor(x, SCALAR))
+    assert [pages for *_, pages, _ in fresh._calls._launcher.seen] == [5]
+    with pytest.raises(ShapeError, match=r"page\.shape\.exact"):
+        cuda.append([x[:2], x[2:, :8]], SCALAR, pool, slots)
+    with pytest.raises(ShapeError, match=r"page\.shape\.exact"):
+        cuda.append([], SCALAR, pool, slots)
+    with pytest.raises(ShapeError, match=r"num\.input\.widen"):
+        cuda.append([x, None], SCALAR, pool, slots)
+
+
 def test_numbers_are_read_into_what_is_given(cuda) -> None:
     x, pool, slots = vectors(), pool_of(SCALAR), slots_of(2, 0, 5)
     cuda.append(x.bfloat16(), SCALAR, pool, slots)
