@@ -14,7 +14,12 @@ from torch import Tensor
 from kakeya_fast.cuda import attend_plan, checks, params
 from kakeya_fast.cuda.attend_backend import Attends
 from kakeya_fast.cuda.calls import Calls
-from kakeya_fast.cuda.launch import CupyLauncher, Launcher, cuda_device
+from kakeya_fast.cuda.launch import (
+    CupyLauncher,
+    Launcher,
+    cuda_device,
+    refuse_while_capturing,
+)
 from kakeya_fast.cuda.pool import check_pool, check_slots, check_values
 from kakeya_fast.cuda.status import Direction, check_status, new_status, raise_if_bad
 from kakeya_fast.torch_ops.checks import from_numpy
@@ -70,6 +75,13 @@ class Backend(Attends):
             return Support(False, frozenset(), reason)
         attends = not attend_plan.refusal((layout, layout))
         return Support(True, FEATURES | {"attend"} if attends else FEATURES)
+
+    def before_proof(self, codec_id: str) -> None:
+        """Refuse to be tested on a codec while a graph is being captured.
+
+        Rule: backend.graph.prepared
+        """
+        refuse_while_capturing(self.device, codec_id)
 
     def prepare(
         self,

@@ -10,6 +10,7 @@ from kakeya_fast import available_backends, get_backend
 from kakeya_fast.cuda import Backend, calls, launch
 from kakeya_fast.cuda.tables import Beside, Tables
 from kakeya_fast.dispatch import registry
+from kakeya_fast.proved import Proved
 from kakeya_ref.errors import Unsupported, UsageError
 from kakeya_ref.layout import page_layout
 
@@ -86,3 +87,22 @@ def test_auto_on_cuda_says_why_it_went_on() -> None:
 
 def test_it_is_pickled_by_its_device() -> None:
     assert Backend(launcher=HostLauncher()).__reduce__() == (Backend, ("cpu",))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_capture_before_the_self_test_is_refused_and_can_be_repeated(monkeypatch) -> None:
+    """Rule: backend.graph.prepared, backend.selftest.first"""
+    backend, capturing = Proved(Backend(launcher=HostLauncher()), "cpu"), [True]
+
+    def refuse(device, what):
+        if capturing[0]:
+            raise UsageError("backend.graph.prepared", what)
+
+    monkeypatch.setattr("kakeya_fast.cuda.backend.refuse_while_capturing", refuse)
+    x, slots = torch.randn(1, 32, 64), torch.zeros(1, dtype=torch.int64)
+    pool, status = torch.zeros(1, SCALAR.nbytes, dtype=torch.uint8), backend.new_status()
+    with pytest.raises(UsageError, match=r"backend\.graph\.prepared"):
+        backend.append(x, SCALAR, pool, slots, status=status)
+    capturing[0] = False
+    backend.append(x, SCALAR, pool, slots, status=status)
+    assert bool((pool != 0).any())
