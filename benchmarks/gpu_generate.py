@@ -23,10 +23,18 @@ import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from benchmarks import machine
+from benchmarks.gpu_conform import Recorder
+from kakeya_fast.cuda import attend_plan, params
+from kakeya_fast.cuda import compile as compiler
+from kakeya_fast.cuda.compile import Unit
 from kakeya_fast.hf import build_kakeya_cache
+from kakeya_fast.selftest import prove
+from kakeya_ref.layout import page_layout
+from kakeya_ref.registry import parse_codec
 
 RESULTS = Path(__file__).parent / "results"
 DENSE = "dynamic"
+TOKENS = 32  # of a page
 SKIPPED = 4  # first steps, which compile and make work space
 
 
@@ -249,11 +257,27 @@ def run(
     return result
 
 
+def units(codecs: list[str], shape: Model) -> list[Unit]:
+    """What the caches compile: kernels of the self-test, of packing, and of attention."""
+    recorder, rows = Recorder(), shape.heads // shape.kv_heads
+    found: dict[Unit, None] = {}
+    for codec_id in ("raw", *(parse_codec(codec).id for codec in codecs)):
+        prove(recorder, codec_id)
+    found |= recorder.units
+    for codec in codecs:
+        layouts = (page_layout(codec, shape.head_dim, TOKENS),) * 2
+        found[compiler.unit(layouts[0], "bfloat16", "encode")] = None
+        tuned = attend_plan.tuning(layouts, rows)
+        kind = params.KINDS["bfloat16"]
+        numbers = attend_plan.numbers(layouts, kind, rows, tuned, turned=True)
+        found[Unit("attend.cu", numbers.defines(tuned.resident), (attend_plan.ENTRY,))] = None
+    return list(found)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    from benchmarks.gpu_conform import Recorder, compile_all
+    from benchmarks.gpu_conform import compile_all
     from kakeya_fast.cuda.launch import CupyLauncher, cuda_device
-    from kakeya_fast.selftest import power_on
 
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path, default=RESULTS)
@@ -263,10 +287,8 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--seconds", type=float, default=75)
     told = options.parse_args(argv)
     begun, device = time.monotonic(), cuda_device("cuda")
-    recorder = Recorder()
-    power_on(recorder)
-    compile_all(list(recorder.units), CupyLauncher(device).arch, 40)
-    print(f"compiled for the self-test in {time.monotonic() - begun:.0f} s", flush=True)
+    count = compile_all(units(told.codecs, Model()), CupyLauncher(device).arch, 60)
+    print(f"compiled {count} in {time.monotonic() - begun:.0f} s", flush=True)
     result = run(
         Model(),
         [case for case in CASES if str(case) in told.cases],

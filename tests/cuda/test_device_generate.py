@@ -50,6 +50,11 @@ def test_every_row_is_measured_and_rendered(tmp_path, monkeypatch) -> None:
     assert saved == result
     for row in result["rows"]:
         row["peak"] = row["bytes"]
+    seen = {str(unit) for unit, *_ in ours._calls._launcher.seen}
+    compiled = {str(unit) for unit in gpu_generate.units(["scalar:b=3"], gpu_generate.TINY)}
+    packed = [name for name in seen if "ENCODE" in name and "B=3" in name]
+    assert packed
+    assert set(packed) <= compiled
     page = gpu_generate_table.markdown(result)
     assert page.count("| `scalar:b=3` |") == 2
     assert page.count("| 1.00 |") >= 2
