@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ class Attention:
             layouts, kind, rows, tuned, softcap=softcap, window=window, bias=bias, turned=turned
         )
         self._launcher, self._layouts, self._dtype = launcher, layouts, dtype
+        self._shared = self.numbers.shared
         self.shape = (batch, heads, rows, pages)
         self._known: dict[int, tuple[tuple[weakref.ref[Tensor], ...], Args]] = {}
         self.groups = -(-rows // self.numbers.rows)
@@ -101,7 +103,6 @@ class Attention:
         self.unit = Unit("attend.cu", self.numbers.defines(tuned.resident), (plan.ENTRY,))
         launcher.load(self.unit)
 
-    @torch.no_grad()
     def __call__(
         self,
         q: Tensor,
@@ -192,7 +193,7 @@ class Attention:
             *(out.data_ptr(), lse.data_ptr()),
         )
         grid = (self.splits, heads * self.groups, batch)
-        self._launcher.start(self.unit, plan.ENTRY, grid, n.warps * WARP, n.shared, args)
+        self._launcher.start(self.unit, plan.ENTRY, grid, n.warps * WARP, self._shared, args)
         return out, lse
 
     def _operands(self, k_pages: Tensor, v_pages: Tensor, paged: Any) -> Args:
@@ -248,5 +249,6 @@ def _at(x: Tensor | None) -> int:
     return NULL if x is None else x.data_ptr()
 
 
+@lru_cache(maxsize=256)
 def _bits(x: float) -> int:
     return int(np.float32(x).view(np.uint32))
