@@ -11,7 +11,7 @@ from hostlaunch import HostLauncher
 from kakeya_fast.cuda.backend import Backend
 
 pytest.importorskip("kakeya_fast.hf", exc_type=ImportError)
-from benchmarks import gpu_generate, gpu_generate_table
+from benchmarks import gpu_generate, gpu_generate_table, readme_gpu
 from kakeya_fast.hf import decode, policy
 
 
@@ -58,3 +58,6 @@ def test_every_row_is_measured_and_rendered(tmp_path, monkeypatch) -> None:
     page = gpu_generate_table.markdown(result)
     assert page.count("| `scalar:b=3` |") == 2
     assert page.count("| 1.00 |") >= 2
+    told = readme_gpu.generation(tmp_path)
+    assert sum(line.startswith("| 200 B=1 |") for line in told) == 3
+    assert readme_gpu.generation(tmp_path / "nothing") == []
