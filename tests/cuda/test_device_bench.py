@@ -185,7 +185,8 @@ def test_the_sanitizers_cases_run(monkeypatch) -> None:
         "kakeya_fast.cuda.backend.Backend", lambda device: Backend(launcher=HostLauncher())
     )
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    assert gpu_sanitizer.cases() == len(gpu_sanitizer.CASES)
+    cases = len(gpu_sanitizer.CASES) + len(gpu_sanitizer.ATTENDED)
+    assert gpu_sanitizer.cases() == cases
 
 
 @pytest.fixture
