@@ -1,10 +1,19 @@
 """The report is the truth: every byte the cache reaches, and no dense history among them."""
 
 import json
+import tracemalloc
 
 import pytest
 import torch
 from hf_tiny import cache, held_bytes, llama, model, packed_layers, padded, prompt
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from kakeya_fast.hf import PackedLayer, attention
+from kakeya_fast.hf.policy import Policy
+from kakeya_ref.registry import parse_codec
+
+K4 = parse_codec("scalar:b=4")
 
 CODECS = [
     "raw",
@@ -92,3 +101,65 @@ def _tensors(past):
     for layer in packed_layers(past):
         state = layer.state
         yield from (state.pages.bodies, state.tail_k, state.tail_v, state.sink_k, state.sink_v)
+
+
+class Allocations(TorchDispatchMode):
+    """Bytes of the largest new tensor that an operation makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        given = {_place(x) for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        for x in tree_leaves(out):
+            if isinstance(x, torch.Tensor) and _place(x) not in given:
+                self.largest = max(self.largest, x.untyped_storage().nbytes())
+        return out
+
+
+def _place(x):
+    return x.untyped_storage().data_ptr()
+
+
+def _chunk_at(context: int, backend: str, chunk: int) -> tuple[int, int]:
+    """Bytes of the largest tensor, and of the peak of NumPy, while a chunk is taken in and read."""
+    layer, made = PackedLayer(Policy(K4, K4, backend=backend)), torch.Generator().manual_seed(1)
+    x = torch.randn(1, 2, context + chunk + 1, 64, generator=made)
+    layer.update(x[:, :, :context], x[:, :, :context])
+    layer.attend(x[:, :, context - 1 : context].repeat(1, 2, 1, 1), None, 0.1)
+    new = x[:, :, context : context + chunk]
+    tracemalloc.start()
+    try:
+        with Allocations() as seen:
+            layer.update(new, new)
+            layer.attend(new.repeat(1, 2, 1, 1), None, 0.1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    return seen.largest, peak
+
+
+@pytest.mark.parametrize(
+    ("backend", "chunk"), [("torch", 64), ("numba", 1), ("numba", 8), ("numba", 64)]
+)
+def test_no_call_makes_anything_as_large_as_the_history(backend, chunk, monkeypatch):
+    """Rule: attend.memory.bounded
+
+    A new page moves the packed bytes of a layer once, and the page table counts its pages; apart
+    from these, a chunk over 8 times as many tokens takes no more memory.
+    """
+    monkeypatch.setattr(attention, "TILE", 128)
+    _chunk_at(512, backend, chunk)  # what is made once
+    short, long = (_chunk_at(n, backend, chunk) for n in (512, 4096))
+    packed = 2 * 2 * 4096 * 64 * 4.5 / 8
+    dense = 2 * 4096 * 64 * 4  # one stream of one layer
+    assert packed < dense < 4 * packed
+    assert long[0] <= max(short[0], 1.02 * packed)
+    assert long[1] <= short[1] + dense / 16
+
+
+def test_a_history_that_is_decoded_at_once_would_show(monkeypatch):
+    monkeypatch.setattr(attention, "TILE", 1 << 20)
+    assert _chunk_at(4096, "torch", 64)[0] >= 2 * 4096 * 64 * 4
