@@ -57,11 +57,13 @@ def bandwidth_step(run: Record) -> None:
 
     flush = Flush(run.backend.device)
     run.result["rows"] = []
-    for row in gpu_plan.rows():
+    rows = list(gpu_plan.rows())
+    end = time.monotonic() + run.seconds("bandwidth")
+    for done, row in enumerate(rows):
         label = f"{row.codec} D={row.head_dim} {row.shape.name}"
-        if run.seconds("bandwidth") <= 0:
-            run.leave(f"{label}: no time left")
-            continue
+        if time.monotonic() > end:
+            run.leave(f"{len(rows) - done} rows of rates from {label} on: no time left")
+            break
         try:
             found = measure(run.backend, row, flush, ROW_SECONDS)
         except TooLarge as error:
@@ -84,8 +86,9 @@ def decode_step(run: Record) -> None:
 
     flush = Flush(run.backend.device)
     run.result["step"] = []
+    end = time.monotonic() + run.seconds("step")
     for codec in gpu_plan.CODECS:
-        if run.seconds("step") <= 0:
+        if time.monotonic() > end:
             run.leave(f"decode step, {codec}: no time left")
             continue
         try:
@@ -110,8 +113,9 @@ def prefill_step(run: Record) -> None:
 
     flush = Flush(run.backend.device)
     run.result["prefill"] = []
+    end = time.monotonic() + run.seconds("prefill")
     for tokens in gpu_plan.PREFILL["tokens"]:
-        if run.seconds("prefill") <= 0:
+        if time.monotonic() > end:
             run.leave(f"prefill of {tokens} tokens: no time left")
             continue
         found = measure(run.backend, tokens, flush, PREFILL_SECONDS)
@@ -126,12 +130,12 @@ def conform_step(run: Record) -> None:
     """The suite at profile standard, once its kernels are there."""
     from benchmarks.gpu_conform import finish, suite
 
-    begun = time.monotonic()
+    begun, seconds = time.monotonic(), run.seconds("conform")
     if run.behind is not None:
-        run.say(finish(run.behind, 0.6 * run.seconds("conform")), ok=run.behind.returncode == 0)
+        run.say(finish(run.behind, 0.6 * seconds), ok=run.behind.returncode == 0)
     waited = time.monotonic() - begun
     report = run.out / f"{run.name}-conformance.json"
-    done = suite(TARGET, "standard", report, max(20, run.seconds("conform") - waited))
+    done = suite(TARGET, "standard", report, max(20, seconds - waited))
     run.result["conformance"] = {"exit_code": done.code, "seconds": done.seconds, "waited": waited}
     if done.code == TIMED_OUT:
         run.leave(f"conformance: not finished in {done.seconds:.0f} s")
@@ -145,12 +149,14 @@ def sanitizer_step(run: Record) -> None:
     """Memory errors and races on small cases."""
     from benchmarks.gpu_sanitizer import TOOLS, tool, watch
 
+    end = time.monotonic() + run.seconds("sanitizer")
     for which in TOOLS:
-        if tool() is None or run.seconds("sanitizer") <= LEAST_SECONDS:
+        left = end - time.monotonic()
+        if tool() is None or left <= LEAST_SECONDS:
             why = "not installed" if tool() is None else "no time left"
             run.leave(f"compute-sanitizer {which}: {why}")
             continue
-        done = watch(which, run.seconds("sanitizer"))
+        done = watch(which, left)
         if done.code == TIMED_OUT:
             run.leave(f"compute-sanitizer {which}: not finished in {done.seconds:.0f} s")
             continue
@@ -172,6 +178,7 @@ DO = {
 def carry_out(run: Record, parts: list[str]) -> None:
     """Every part in turn; one that breaks is entered as failed, and the next begins."""
     run.out.mkdir(parents=True, exist_ok=True)
+    run.parts = parts
     if "conform" in parts and run.seconds("conform") > 0:
         run.begin()
     for name in parts:

@@ -9,6 +9,7 @@ Run by itself, it is the program that draws and compiles, beside what keeps the 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -93,7 +94,8 @@ def plain(codec_id: str) -> PageLayout:
 def begin(arch: str, profile: str) -> subprocess.Popen[str]:
     """:func:`prepare` in a process of its own."""
     words = (sys.executable, "-m", "benchmarks.gpu_conform", arch, profile)
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(words, **both, text=True, start_new_session=True)
 
 
 def finish(process: subprocess.Popen[str], seconds: float) -> str:
@@ -101,7 +103,8 @@ def finish(process: subprocess.Popen[str], seconds: float) -> str:
     try:
         said, _ = process.communicate(timeout=max(1, seconds))
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # and the processes that it shares its work with
+        process.wait()
         return "kernels of the suite: not all compiled before it ran"
     return said.strip().rpartition("\n")[2]
 

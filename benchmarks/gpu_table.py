@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from benchmarks.gpu_plan import DTYPE, SHAPES, STEP, TOKENS, WALKS
@@ -79,10 +80,18 @@ def markdown(result: dict[str, Any]) -> str:
     if result.get("prefill"):
         lines += ["## Encoding beside prefill", "", PREFILL_TEXT, ""]
         lines += [*_table(PREFILLS, _prefills(result)), ""]
-    lines += ["## Checks", "", *(f"* {text}" for text in result["checks"]), ""]
+    if result["checks"]:
+        lines += ["## Checks", "", *(f"* {text}" for text in result["checks"]), ""]
     if result["not_run"]:
-        lines += ["## Not run", "", *(f"* {text}" for text in result["not_run"]), ""]
+        lines += ["## Not run", "", *(f"* {text}" for text in _left(result["not_run"])), ""]
     return "\n".join(lines)
+
+
+def _left(texts: list[str]) -> list[str]:
+    """What did not happen; rows of the same fate in one line."""
+    rows = [text for text in texts if re.fullmatch(r".+ D=\d+ .+: no time left", text)]
+    kept = [text for text in texts if text not in rows]
+    return kept + ([f"{len(rows)} rows of rates, the first {rows[0]}"] if rows else [])
 
 
 STEPS = (
