@@ -33,13 +33,12 @@ RESULTS = Path(__file__).parent / "results"
 
 
 TARGETS = tuple(Shape(c, b) for b in (1, 8) for c in (32 << 10, 128 << 10))
-# Warps, stages, blocks of a multiprocessor, whether codes of K and of V are looked up, early end.
+# Warps, stages, blocks of a multiprocessor, whether codes of K and of V are looked up.
 VARIANTS = (
-    (16, 2, 1, 1, 1, 0),
-    (8, 2, 2, 1, 1, 1),
-    (16, 3, 1, 1, 1, 1),
-    (16, 2, 1, 1, 0, 1),
-    (8, 3, 2, 1, 1, 1),
+    (16, 2, 1, 1, 1),
+    (16, 2, 1, 0, 1),
+    (16, 3, 1, 1, 0),
+    (8, 2, 2, 1, 0),
 )
 Plan = list[tuple[Shape, str, list[Tuning | None]]]
 

@@ -24,31 +24,26 @@ extern "C" __global__ void __launch_bounds__(KAKEYA_WARPS * 32, KAKEYA_RESIDENT)
   __syncthreads();
   CLOCK(2);
   attend_run(p, k, warp, s);
-  // Worked out again: registers are short while tiles are taken.
-  const Block e = attend_block(p, &a, shared, keep(blockIdx.x), keep(blockIdx.y), keep(blockIdx.z));
-  const int w = keep(threadIdx.x) / WARP;
   CLOCK(3);
   __syncthreads();
   CLOCK(4);
-  attend_share(p, e, w, s);
+  attend_share(p, k, warp, s);
   __syncthreads();
   CLOCK(5);
-  attend_store(p, e, w);
+  attend_store(p, k, warp);
   __syncthreads();
   CLOCK(6);
-  if (threadIdx.x == 0) attend_ticket(p, e);
+  if (threadIdx.x == 0) attend_ticket(p, k);
   __syncthreads();
   CLOCK(7);
   if (!shared_int(shared, shared_flag(p))) return;
-  Early early;
-  attend_early(p, e, w, early);
-  attend_weigh(p, e, w);
+  attend_weigh(p, k, warp);
   __syncthreads();
   CLOCK(8);
-  attend_merge(p, e, w, early);
+  attend_merge(p, k, warp);
   if (p.turned) {
     __syncthreads();
-    attend_turn(p, e, w);
+    attend_turn(p, k, warp);
   }
   CLOCK(9);
 }

@@ -16,7 +16,7 @@ from kakeya_fast.cuda import attend_plan, params
 from kakeya_fast.cuda.attend_plan import Tuning
 
 STEPS = ("begin", "sync", "run", "sync", "share", "store", "ticket", "weigh", "merge")
-TUNED = (None, Tuning(16, 2, 1, 1, 1, 0), Tuning(8, 2, 2, 1, 1, 1))
+TUNED = (None, Tuning(16, 2, 1, 1, 1), Tuning(8, 2, 2, 1, 0))
 SOURCE = Path(__file__).with_name("gpu_attention_clocks.cu")
 
 

@@ -1,7 +1,7 @@
 """Writes ``results/gpu-attention.md``: ``python -m benchmarks.gpu_attention_table``.
 
-From all ``gpu-attention-N.json``, runs on devices of one name. The copy is the fastest of all runs,
-and torch's time the fastest of all runs for that shape, so a version that was timed alone has both.
+From all ``gpu-attention-N.json``. For a device the copy is the fastest of all runs, and torch's
+time the fastest of all runs for that shape, so a version that was timed alone has both.
 """
 
 from __future__ import annotations
@@ -68,28 +68,43 @@ def line(row: dict[str, Any], copy: float, sdpa: float) -> str:
     )
 
 
+def devices(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Runs by device; only those on one device are compared."""
+    sorted_out: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, run in found.items():
+        sorted_out.setdefault(run["device"], {})[name] = run
+    return sorted_out
+
+
 def markdown(found: dict[str, dict[str, Any]]) -> str:
     """The whole page."""
+    text = [
+        "# Attention over packed pages on GPUs\n",
+        "One query token (or `Q`) of one layer with 8 KV heads over pages of 32 tokens. Medians of "
+        "replays of a graph that goes through several sets of pages, in all 400 MB or more. "
+        "`x SDPA`: time of torch's fastest attention over dense bf16 over ours. `x roofline`: time "
+        "of reading K and V in bf16 at the speed of a copy (read and written) over ours. Error: "
+        "that of plain bf16 attention is 1. Tuning: warps of a block, stages, blocks of "
+        "a multiprocessor, then whether codes of K and V are looked up, then whether the end was "
+        "early (GPU_ATTENTION.md, version 4); `default` is that of the commit. The bytes of codes "
+        "are drawn. A device's copy is the fastest of its runs, and so is torch's time.\n",
+    ]
+    for device, some in devices(found).items():
+        text += _device(device, some)
+    return "\n".join(text) + "\n"
+
+
+def _device(device: str, found: dict[str, dict[str, Any]]) -> list[str]:
     copy = max(run["copy"] for run in found.values())
     sdpa = torch_times(found)
-    device = next(iter(found.values()))["device"]
-    text = [
-        f"# Attention over packed pages on {device}\n",
-        "One query token of one layer with 8 KV heads over pages of 32 tokens. Medians of replays "
-        "of a graph that goes through several sets of pages, in all 400 MB or more. `x SDPA`: "
-        "time of torch's fastest attention over dense bf16 over ours. `x roofline`: time of "
-        f"reading K and V in bf16 at the speed of a copy ({copy / 1e9:.0f} GB/s, read and "
-        "written) over ours. Error: that of plain bf16 attention is 1. Tuning: warps of a block, "
-        "stages, blocks of a multiprocessor, whether codes of K and of V are looked up, whether "
-        "the end is early. The bytes of codes are drawn.\n",
-    ]
+    text = [f"## {device}: a copy at {copy / 1e9:.0f} GB/s\n"]
     for name, run in found.items():
-        text.append(f"## [{name}]({name}): commit {run['commit']}, {run['date'][:16]}\n")
+        text.append(f"### [{name}]({name}): commit {run['commit']}, {run['date'][:16]}\n")
         rows = [line(row, copy, sdpa.get(row["shape"], (0.0, ""))[0]) for row in run["rows"]]
         text.append(HEAD + "\n".join(rows) + "\n")
         if run.get("left"):
             text.append(f"{len(run['left'])} not measured, for want of time.\n")
-    text.append("## Targets: about 3 bits, 32k tokens and more\n")
+    text.append(f"### Targets on {device}: about 3 bits, 32k tokens and more\n")
     wanted = "at least 60 % of a copy, 3 times SDPA, 2.5 times the roofline"
     text.append(f"Of all tunings of `scalar:b=3` the fastest; {wanted}.\n")
     for shape, (seconds, by) in sdpa.items():
@@ -105,7 +120,7 @@ def markdown(found: dict[str, dict[str, Any]]) -> str:
             f"({by.lower().replace('_attention', '')}), {met[1]}; "
             f"{got[2]:.2f} times the roofline, {met[2]}"
         )
-    return "\n".join(text) + "\n"
+    return [*text, ""]
 
 
 def main() -> int:

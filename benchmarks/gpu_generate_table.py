@@ -28,8 +28,10 @@ def markdown(run: dict[str, Any]) -> str:
         "until the device is done; a packed cache packs a page every 32 steps, which the mean "
         "in the file has and the median has not. `peak` is the most that was allocated during "
         "decode above the weights. `cosine` compares the first logits with those of "
-        f"`DynamicCache`.\n\n{run['new']} tokens a row, commit {run['commit']}, "
-        f"{run['date'][:16]}; from [gpu-generate.json](gpu-generate.json).\n",
+        "`DynamicCache`; drawn layers amplify every difference, and codes of 3 and 4 bits make "
+        "some. What else ran meanwhile, and what follows: "
+        f"[GPU_ATTENTION.md](../GPU_ATTENTION.md).\n\n{run['new']} tokens a row, commit "
+        f"{run['commit']}, {run['date'][:16]}; from [gpu-generate.json](gpu-generate.json).\n",
     ]
     lines = [line(row, dense_of(run, row)) for row in run["rows"]]
     text.append(HEAD + "\n".join(lines) + "\n")

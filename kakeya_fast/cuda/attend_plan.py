@@ -24,7 +24,7 @@ ENTRY = "kakeya_attend"
 MOST_SPLITS = 127
 FIELDS = (
     *("D", "DV", "P", "T", "KIND", "KB", "VB", "KC", "VC", "NT", "WARPS", "STAGES"),
-    *("SOFTCAP", "WINDOW", "BIAS", "EARLY", "TURNED"),
+    *("SOFTCAP", "WINDOW", "BIAS", "TURNED"),
 )
 
 
@@ -46,7 +46,6 @@ class Numbers(NamedTuple):
     softcap: int = 0
     window: int = 0
     bias: int = 0
-    early: int = 0
     turned: int = 0
 
     @property
@@ -100,9 +99,8 @@ def refusal(layouts: tuple[PageLayout, PageLayout]) -> str:
 class Tuning(NamedTuple):
     """What may be chosen freely.
 
-    Warps of a block, tiles in flight for each, blocks of a multiprocessor; whether codes of K
-    and of V are looked up in shared memory, as those of 4 bits always are, or permuted; and whether
-    the block that merges asks for partials before it knows their weights.
+    Warps of a block, tiles in flight for each, blocks of a multiprocessor; and whether codes of K
+    and of V are looked up in shared memory, as those of 4 bits always are, or permuted.
     """
 
     warps: int = 16
@@ -110,18 +108,18 @@ class Tuning(NamedTuple):
     resident: int = 1
     keys: int = 0
     values: int = 0
-    early: int = 0
 
 
 def tuning(layouts: tuple[PageLayout, PageLayout], rows: int, shared: int = 227 << 10) -> Tuning:
-    """What was fastest on an H100, within ``shared`` bytes of a block.
+    """What was fastest on an H200, within ``shared`` bytes of a block.
 
     Measured for head dim 128; benchmarks/GPU_ATTENTION.md.
     """
     d = max(layout.head_dim for layout in layouts)
     # Registers: 128 of a lane suffice for one product of 8 rows and 128 numbers.
     wide = d * _eights(layouts, rows) > 128
-    tuned = Tuning(8 if wide else 16, 2, 1, 1, 1, 1)
+    # Values of 3 bits come out of registers: shared memory is busy with the keys.
+    tuned = Tuning(8 if wide else 16, 2, 1, 1, int(layouts[1].codec.integer("b") != 3))
     while tuned.warps > 1 and numbers(layouts, 0, rows, tuned).shared > shared:
         tuned = tuned._replace(warps=tuned.warps // 2)
     return tuned
@@ -172,7 +170,6 @@ def numbers(
         int(softcap),
         int(window),
         int(bias),
-        tuned.early,
         int(turned),
     )
 

@@ -8,6 +8,7 @@ lie stays on the device until a page is packed, and what layers have in common i
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -16,13 +17,17 @@ import torch
 from torch import Tensor
 
 from kakeya_fast.hf import fused
-from kakeya_ref.types import Paged
+from kakeya_fast.hf.basis import rotation
+from kakeya_ref.types import Paged, PageLayout
 
 if TYPE_CHECKING:
     from kakeya_fast.hf.state import LayerState
 
 LOG = logging.getLogger("kakeya")
 HALVES = (torch.float16, torch.bfloat16)
+# Whether the kernel itself rotates queries and results: six calls less for each layer. It passes
+# the host build's tests and has not run on a device; what stands here by default has.
+TURNED = False
 _flash = ["cuda"]  # kinds of devices whose fused attention tells the log-sum-exp
 
 
@@ -36,6 +41,8 @@ class Reader:
         Of the queries.
     refused : str
         Why the backend never reads the pages itself; empty if it does.
+    bases : three tensors (D, D) float32
+        Right factors: keys and values into their coded bases, values back.
     """
 
     def __init__(self, state: LayerState, dtype: torch.dtype) -> None:
@@ -43,6 +50,20 @@ class Reader:
         self.backend = state.policy.open(state.device, state.layouts)
         self.merges = getattr(self.backend, "merges", False)
         self.refused = fused.refusal(state, dtype, self.backend)
+        if self.merges and not self.refused:
+            self.bases = _bases(state.layouts, state.device)
+
+
+@lru_cache(maxsize=64)
+def _bases(
+    layouts: tuple[PageLayout, PageLayout], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.inference_mode(False):
+        k, v = (
+            rotation(x, torch.float32, device)  # every codec with a kernel has one
+            for x in layouts
+        )
+        return k.T.contiguous(), v.T.contiguous(), v
 
 
 # Beside the states, which hold what a cache holds and nothing else.
@@ -101,6 +122,12 @@ def attend(
         given = s_aux.float().view(1, state.heads, -1, 1).expand(-1, -1, -1, count).flatten(2)
         both = torch.logaddexp(lse, given)
         out, lse = out * (lse - both).exp()[..., None], both
+    if not TURNED:
+        into_k, into_v, out_of_v = reader.bases
+        other = (out.float() @ into_v).contiguous(), lse.contiguous()
+        rows = (rows.float() @ into_k).contiguous()
+    else:
+        other = out.to(query.dtype), lse.contiguous()
     at = state.device, batch, state.length - count
     origin = _origins.get(at, lambda: _full(*at))
     table = state.pages.block_table().on(state.device, state.policy.residual, state.step_from)
@@ -112,10 +139,13 @@ def attend(
         scaling,
         softcap=softcap,
         window=window,
-        other=(out.to(query.dtype), lse.contiguous()),
-        turned=True,
+        other=other,
+        turned=TURNED,
     )
-    return out
+    if TURNED:
+        return out
+    out = (out @ out_of_v).to(query.dtype).unflatten(2, (-1, count))
+    return out.flatten(1, 2).transpose(1, 2).contiguous()
 
 
 def exact(

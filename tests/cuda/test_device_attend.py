@@ -74,11 +74,7 @@ SHAPES = {
     "walks-of-keys": Shape("trellis:b=2", "scalar:b=2", 64, 64, 16),
     "walks-256": Shape("trellis:b=2", "trellis:b=2", 256, 256),
     "two-stages": Shape(tuned=attend_plan.Tuning(4, 2, 2), pages=40),
-    "early": Shape(tuned=attend_plan.Tuning(16, 2, 1, 1, 1, 1), pages=40, splits=19),
-    "early-rows": Shape(groups=5, queries=3, tuned=attend_plan.Tuning(4, 2, 1, 1, 1, 1), pages=9),
-    "early-256": Shape(
-        "scalar:b=4", "scalar:b=2", 256, 256, tuned=attend_plan.Tuning(8, 2, 1, 1, 1, 1)
-    ),
+    "many-splits": Shape(tuned=attend_plan.Tuning(16, 2, 1, 1, 0), pages=40, splits=19),
 }
 
 

@@ -76,8 +76,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_reads_what_decoding_reads(device, case, monkeypatch) -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_step_reads_what_decoding_reads(device, case, turned, monkeypatch) -> None:
     """Rule: cache.attend.fused, cache.read.recent-exact, cache.read.own-page-exact"""
+    monkeypatch.setattr(decode, "TURNED", turned)
     options = CASES[case]
     if "s_aux" in options:
         options = options | {"s_aux": options["s_aux"].to(device)}

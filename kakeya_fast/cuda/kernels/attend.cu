@@ -16,24 +16,19 @@ extern "C" __global__ void __launch_bounds__(KAKEYA_WARPS * 32, KAKEYA_RESIDENT)
   attend_begin(p, k, warp, s);
   __syncthreads();
   attend_run(p, k, warp, s);
-  // Worked out again: registers are short while tiles are taken.
-  const Block e = attend_block(p, &a, shared, keep(blockIdx.x), keep(blockIdx.y), keep(blockIdx.z));
-  const int w = keep(threadIdx.x) / WARP;
   __syncthreads();
-  attend_share(p, e, w, s);
+  attend_share(p, k, warp, s);
   __syncthreads();
-  attend_store(p, e, w);
+  attend_store(p, k, warp);
   __syncthreads();
-  if (threadIdx.x == 0) attend_ticket(p, e);
+  if (threadIdx.x == 0) attend_ticket(p, k);
   __syncthreads();
   if (!shared_int(shared, shared_flag(p))) return;
-  Early early;
-  attend_early(p, e, w, early);
-  attend_weigh(p, e, w);
+  attend_weigh(p, k, warp);
   __syncthreads();
-  attend_merge(p, e, w, early);
+  attend_merge(p, k, warp);
   if (p.turned) {
     __syncthreads();
-    attend_turn(p, e, w);
+    attend_turn(p, k, warp);
   }
 }

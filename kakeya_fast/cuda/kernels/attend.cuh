@@ -8,7 +8,6 @@ namespace kakeya {
 
 constexpr float LOG2E = 1.44269504f, LN2 = 0.693147181f;
 constexpr int AT_ONCE = 16;  // partials that a lane asks for before it waits
-constexpr int EARLY = 2;     // numbers of a lane whose first partials are asked for early
 constexpr int SHARE = 4;  // partials of a lane: with one over other tokens, 127 at most
 
 struct QueryRow {
@@ -193,22 +192,16 @@ KAKEYA_FN void attend_share(Attend p, const Block& k, int warp, State& s) {
   }
 }
 
-/// Rows of a partial result in the work space: with the early end, only those that there are.
-KAKEYA_FN int rows_kept(Attend p, const Block& k) {
-  const int left = k.a->rows - k.first_m;
-  return p.early && left < rows_of(p) ? left : rows_of(p);
-}
-
 /// Step 4: the block's partial result, to the work space.
 KAKEYA_FN void attend_store(Attend p, const Block& k, int warp) {
-  const int rows = rows_kept(p, k), size = p.DV * rows, all = p.DV * rows_of(p);
+  const int size = p.DV * rows_of(p);
   float* part = k.a->work + (i64(k.number) * k.a->splits + k.split) * partial_floats(p);
   KAKEYA_ROLLED
   for (int i = warp * WARP; i < size; i += p.warps * WARP) {
-    const Lane<int> at = lane_number() + i, from = at / rows * rows_of(p) + at % rows;
+    const Lane<int> at = lane_number() + i;
     Lane<float> sum = 0.0f;
     for (int w = 0; w < p.warps; ++w) {
-      sum = add(sum, real(read_shared(k.shared, cast<u32>((from + w * all) * 4), true)));
+      sum = add(sum, real(read_shared(k.shared, cast<u32>((at + w * size) * 4), true)));
     }
     const Lane<u32> word = bits(sum);
     write_words<1>(part, cast<i64>(at) * i64(4), true, &word);
@@ -220,55 +213,24 @@ KAKEYA_FN void attend_store(Attend p, const Block& k, int warp) {
       const Lane<u32> word = read_shared(
           k.shared + shared_stats(p),
           cast<u32>((row + p.warps * rows_of(p)) * 8 + which * 4), on);
-      write_words<1>(part + all, cast<i64>(at) * i64(4), on, &word);
+      write_words<1>(part + size, cast<i64>(at) * i64(4), on, &word);
     }
   }
-  if (!p.early) fence();
+  fence();
 }
 
-/// Step 5, by one thread: whether this block is the last of its head. With the early end its
-/// fences stand for those of all threads, between the barriers before and after.
+/// Step 5, by the first warp: whether this block is the last of its head.
 KAKEYA_FN void attend_ticket(Attend p, const Block& k) {
-  if (p.early) fence();
   const u32 before = take_ticket(k.a->tickets + k.number, k.a->splits - 1);
-  if (p.early) fence();
   const Lane<u32> last = before == u32(k.a->splits - 1) ? 1u : 0u;
   write_shared<1>(k.shared + shared_flag(p), 0u, lane_number() == 0, &last);
-}
-
-// Partials of the first numbers of a lane, read before their weights are known.
-struct Early {
-  Lane<float> x[EARLY][AT_ONCE];
-};
-
-/// Partials `split` and after it of number `at` of the result.
-KAKEYA_FN void read_partials(Attend p, const Block& k, const Lane<int>& at, int split, bool on,
-                             Lane<float>* x) {
-  const AttendArgs& a = *k.a;
-  const float* part = a.work + i64(k.number) * a.splits * partial_floats(p);
-  KAKEYA_UNROLL
-  for (int j = 0; j < AT_ONCE; ++j) {
-    x[j] = read_fresh(part, cast<i64>(at) + i64(split + j) * partial_floats(p),
-                      on && split + j < a.splits);
-  }
-}
-
-/// With the early end, before step 6: ask for partials, so that nothing waits for them there.
-KAKEYA_FN void attend_early(Attend p, const Block& k, int warp, Early& early) {
-  if (!p.early) return;
-  const int size = p.DV * rows_kept(p, k);
-  KAKEYA_UNROLL
-  for (int j = 0; j < EARLY; ++j) {
-    const int i = (warp + j * p.warps) * WARP;
-    read_partials(p, k, lane_number() + i, 0, i < size, early.x[j]);
-  }
 }
 
 /// Step 6, by the last block: how much each partial result counts, and the log-sum-exp.
 KAKEYA_FN void attend_weigh(Attend p, const Block& k, int warp) {
   const AttendArgs& a = *k.a;
   const float* part = a.work + i64(k.number) * a.splits * partial_floats(p) + p.DV * rows_of(p);
-  if (!p.early) fence();
+  fence();
   KAKEYA_ROLLED
   for (int row = warp; row < rows_of(p) && k.first_m + row < a.rows; row += p.warps) {
     const i64 at = (i64(k.row) * a.heads + k.head) * a.rows + k.first_m + row;
@@ -315,62 +277,50 @@ KAKEYA_FN void attend_weigh(Attend p, const Block& k, int warp) {
   }
 }
 
-/// Add partials to a sum, each times its weight.
-KAKEYA_FN void add_partials(Attend p, const Block& k, const Lane<int>& row, int split,
-                            const Lane<float>* x, Lane<float>& sum) {
-  KAKEYA_UNROLL
-  for (int j = 0; j < AT_ONCE; ++j) {
-    if (split + j >= k.a->splits) break;
-    const Lane<u32> from = cast<u32>((row + (split + j) * rows_of(p)) * 4);
-    sum = fused(x[j], real(read_shared(k.shared, from, true)), sum);
-  }
-}
-
-/// Numbers of the merged result, one in a lane, from `i` on; `early` are their first partials.
-KAKEYA_FN void merge_numbers(Attend p, const Block& k, int i, const Lane<float>* early) {
-  const AttendArgs& a = *k.a;
-  const int rows = rows_kept(p, k);
-  const Lane<int> at = lane_number() + i, slot = at / rows, row = at % rows;
-  const Lane<bool> on = row + k.first_m < a.rows;
-  // slot = ((octet * 2 + pair) * 2 + side) * 16 + lower * 8 + lane / 4
-  const Lane<int> octet = slot % 8 * (p.DV / 64) + slot / 64;
-  const Lane<int> nibble = slot / 32 % 2 * 4 + slot / 8 % 2 * 2 + slot / 16 % 2;
-  const Lane<int> field = field_of(code_of_stream(p, true), octet, nibble);
-  const Lane<i64> out =
-      (cast<i64>(row) + ((i64(k.row) * a.heads + k.head) * a.rows + k.first_m)) * i64(p.DV) +
-      cast<i64>(field);
-  Lane<float> sum = 0.0f;
-  if (a.other && !p.turned) {
-    const Lane<u32> from = cast<u32>((row + a.splits * rows_of(p)) * 4);
-    sum = mul(real(read_shared(k.shared, from, true)), read_number(F32, a.other, out, on));
-  }
-  if (early) add_partials(p, k, row, 0, early, sum);
-  KAKEYA_ROLLED
-  for (int split = early ? AT_ONCE : 0; split < a.splits; split += AT_ONCE) {
-    Lane<float> x[AT_ONCE];
-    read_partials(p, k, at, split, true, x);
-    add_partials(p, k, row, split, x, sum);
-  }
-  const Lane<u32> word = bits(sum);
-  if (p.turned) {
-    const Lane<u32> to = cast<u32>((row * p.DV + field) * 4);
-    write_shared<1>(k.shared + shared_merged(p), to, on, &word);
-  } else {
-    write_words<1>(a.out, out * i64(4), on, &word);
-  }
-}
-
 /// Step 7, by the last block: the merged result, its numbers in the order of the basis.
-KAKEYA_FN void attend_merge(Attend p, const Block& k, int warp, const Early& early) {
-  const int size = p.DV * rows_kept(p, k), turns = p.early ? EARLY : 0;
-  KAKEYA_UNROLL
-  for (int j = 0; j < turns; ++j) {
-    const int i = (warp + j * p.warps) * WARP;
-    if (i < size) merge_numbers(p, k, i, early.x[j]);
-  }
+KAKEYA_FN void attend_merge(Attend p, const Block& k, int warp) {
+  const AttendArgs& a = *k.a;
+  const int size = p.DV * rows_of(p);
+  const float* part = a.work + i64(k.number) * a.splits * partial_floats(p);
   KAKEYA_PAIRED
-  for (int i = (warp + turns * p.warps) * WARP; i < size; i += p.warps * WARP) {
-    merge_numbers(p, k, i, nullptr);
+  for (int i = warp * WARP; i < size; i += p.warps * WARP) {
+    const Lane<int> at = lane_number() + i, slot = at / rows_of(p), row = at % rows_of(p);
+    const Lane<bool> on = row + k.first_m < a.rows;
+    // slot = ((octet * 2 + pair) * 2 + side) * 16 + lower * 8 + lane / 4
+    const Lane<int> octet = slot % 8 * (p.DV / 64) + slot / 64;
+    const Lane<int> nibble = slot / 32 % 2 * 4 + slot / 8 % 2 * 2 + slot / 16 % 2;
+    const Lane<int> field = field_of(code_of_stream(p, true), octet, nibble);
+    const Lane<i64> out =
+        (cast<i64>(row) + ((i64(k.row) * a.heads + k.head) * a.rows + k.first_m)) * i64(p.DV) +
+        cast<i64>(field);
+    Lane<float> sum = 0.0f;
+    if (a.other && !p.turned) {
+      const Lane<u32> from = cast<u32>((row + a.splits * rows_of(p)) * 4);
+      sum = mul(real(read_shared(k.shared, from, true)), read_number(F32, a.other, out, on));
+    }
+    const Lane<u32> weights = cast<u32>(row * 4);
+    KAKEYA_ROLLED
+    for (int split = 0; split < a.splits; split += AT_ONCE) {
+      Lane<float> x[AT_ONCE];
+      KAKEYA_UNROLL
+      for (int j = 0; j < AT_ONCE; ++j) {
+        x[j] = read_fresh(part, cast<i64>(at) + i64(split + j) * partial_floats(p),
+                          split + j < a.splits);
+      }
+      KAKEYA_UNROLL
+      for (int j = 0; j < AT_ONCE; ++j) {
+        if (split + j >= a.splits) break;
+        const u32 from = u32((split + j) * rows_of(p) * 4);
+        sum = fused(x[j], real(read_shared(k.shared, weights + from, true)), sum);
+      }
+    }
+    const Lane<u32> word = bits(sum);
+    if (p.turned) {
+      const Lane<u32> to = cast<u32>((row * p.DV + field) * 4);
+      write_shared<1>(k.shared + shared_merged(p), to, on, &word);
+    } else {
+      write_words<1>(a.out, out * i64(4), on, &word);
+    }
   }
 }
 

@@ -28,7 +28,6 @@ struct Attend {
   KAKEYA_NUMBER(softcap, KAKEYA_SOFTCAP)
   KAKEYA_NUMBER(window, KAKEYA_WINDOW)
   KAKEYA_NUMBER(bias, KAKEYA_BIAS)
-  KAKEYA_NUMBER(early, KAKEYA_EARLY)     // whether partials are read before they are weighed
   KAKEYA_NUMBER(turned, KAKEYA_TURNED)   // whether queries and results are in the model's basis
 };
 #undef KAKEYA_NUMBER

@@ -13,7 +13,6 @@ extern "C" void kakeya_host_attend(const Attend* plan, i64 splits_x, i64 groups_
   const AttendArgs a = KAKEYA_ATTEND_GIVEN;
   std::vector<u64> memory(shared_bytes(p) / 8 + 1);
   std::vector<State> states(p.warps);
-  std::vector<Early> early(p.warps);
   for (int z = 0; z < rows_z; ++z) {
     for (int y = 0; y < groups_y; ++y) {
       for (int x = 0; x < splits_x; ++x) {
@@ -26,9 +25,8 @@ extern "C" void kakeya_host_attend(const Attend* plan, i64 splits_x, i64 groups_
         for (int w = 0; w < p.warps; ++w) attend_store(p, k, w);
         attend_ticket(p, k);
         if (!shared_int(shared, shared_flag(p))) continue;
-        for (int w = 0; w < p.warps; ++w) attend_early(p, k, w, early[w]);
         for (int w = 0; w < p.warps; ++w) attend_weigh(p, k, w);
-        for (int w = 0; w < p.warps; ++w) attend_merge(p, k, w, early[w]);
+        for (int w = 0; w < p.warps; ++w) attend_merge(p, k, w);
         for (int w = 0; p.turned && w < p.warps; ++w) attend_turn(p, k, w);
       }
     }
