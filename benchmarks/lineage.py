@@ -226,7 +226,8 @@ def main() -> None:
             for part in args.part or PARTS:
                 out = path(part, model)
                 if loaded is not None:
-                    write_json(PARTS[part](loaded, args), out)
+                    # Forward passes in float32 have no more digits.
+                    write_json(PARTS[part](loaded, args), out, digits=8)
                 if out.exists():
                     lineage_render.render(part, out)
 

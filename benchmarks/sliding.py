@@ -24,6 +24,7 @@ from kakeya_fast.quality.texts import load_text, passages
 
 RESULTS = Path(__file__).parent / "results"
 TEXT, CHUNK = "manual", 256
+CODECS = ("scalar:b=4", "e8:q=10")
 EXACT = "library, exact"
 
 
@@ -35,7 +36,7 @@ def settings(model: Any) -> dict[str, Callable[[], Any]]:
 
     made: dict[str, Callable[[], Any]] = {EXACT: lambda: DynamicCache(config=model.config)}
     made["raw, all layers packed"] = packed("raw", "pack")
-    for codec in ("scalar:b=4", "e8:q=10"):
+    for codec in CODECS:
         made[f"{codec}, full layers packed"] = packed(codec, "library")
         made[f"{codec}, all layers packed"] = packed(codec, "pack")
     return made

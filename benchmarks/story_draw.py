@@ -37,7 +37,12 @@ def draw_rates(codecs: dict[str, dict[str, Any]], path: Path) -> None:
         ax.set_ylabel("KL to the uncompressed model, nats a token")
         ax.set_title(model, fontsize=10)
         ax.grid(True, which="both", alpha=0.25)
-        ax.legend(fontsize=7)
+    # Beside the panels: inside, there is no place that is free in all of them.
+    drawn = {}
+    for ax in axes:
+        lines, names = ax.get_legend_handles_labels()
+        drawn |= dict(zip(names, lines, strict=True))
+    figure.legend(drawn.values(), drawn, fontsize=7, ncols=4, loc="outside lower center")
     figure.savefig(path, dpi=80)
 
 

@@ -248,11 +248,11 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_json(data: dict[str, Any], path: Path) -> None:
-    """JSON, complete or not at all."""
+def write_json(data: dict[str, Any], path: Path, digits: int | None = None) -> None:
+    """JSON, complete or not at all; numbers as they are, or to so many digits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_name(f".{path.name}.{os.getpid()}")
-    whole.write_text(_lines(data, 0) + "\n", "utf-8")
+    whole.write_text(_lines(_short(data, digits) if digits else data, 0) + "\n", "utf-8")
     os.replace(whole, path)
 
 
@@ -268,6 +268,15 @@ def _lines(data: Any, depth: int) -> str:
         items = [_lines(v, depth + 1) for v in data]
     ends = "{}" if isinstance(data, dict) else "[]"
     return ends[0] + pad + ("," + pad).join(items) + "\n" + " " * depth + ends[1]
+
+
+def _short(data: Any, digits: int) -> Any:
+    """The same with numbers of so many digits."""
+    if isinstance(data, float):
+        return float(f"{data:.{digits}g}")
+    if isinstance(data, dict):
+        return {k: _short(v, digits) for k, v in data.items()}
+    return [_short(v, digits) for v in data] if isinstance(data, list) else data
 
 
 def _percent(nll: float | None) -> float | None:
