@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
     argparse.ArgumentParser(description=__doc__).parse_args(argv)
     launcher = CupyLauncher(cuda_device("cuda"))
-    for shape in (Shape(32 << 10), Shape(128 << 10), Shape(32 << 10, 8)):
+    for shape in (Shape(1 << 10), Shape(32 << 10), Shape(32 << 10, 8)):
         for tuned in TUNED:
             print(steps(launcher, shape, "scalar:b=3", tuned), flush=True)
     return 0

@@ -75,8 +75,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("turned", [False, True])
+TURNED = ("padding", "crops", "halves")
+
+
+@pytest.mark.parametrize(
+    ("case", "turned"), [(case, False) for case in CASES] + [(case, True) for case in TURNED]
+)
 def test_a_step_reads_what_decoding_reads(device, case, turned, monkeypatch) -> None:
     """Rule: cache.attend.fused, cache.read.recent-exact, cache.read.own-page-exact"""
     monkeypatch.setattr(decode, "TURNED", turned)
