@@ -63,7 +63,7 @@ void decode(int codec, Plan p, const Pages& pages, const Tables& beside, const V
     case E8:
       return lattice_decode<8>(p, pages, tables, out, warp, status, check);
     case TRELLIS:  // every byte is a code
-      return check ? void() : trellis_decode(p, pages, tables, out, warp);
+      return check ? void() : trellis_decode(p, pages, tables, codebook, out, warp);
     case QUERY:  // every byte is a code
       return check ? void() : query_decode(p, pages, beside, out, warp, room);
   }

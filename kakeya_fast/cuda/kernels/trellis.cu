@@ -23,7 +23,10 @@ KAKEYA_ENCODE_ENTRIES
 KAKEYA_FN void decode(const Pages& pages, const Tables& tables, const Vectors& out, u64* status,
                       bool check) {
   if (check) return;  // every byte is a code
-  trellis_decode(Plan(), pages, tables.words, out, warp_number());
+  __shared__ u32 values[8 << KAKEYA_B];
+  stage(values, tables.words + CODEBOOK, 8 << KAKEYA_B);
+  trellis_decode(Plan(), pages, tables.words, reinterpret_cast<const float*>(values), out,
+                 warp_number());
 }
 
 KAKEYA_DECODE_ENTRIES

@@ -93,11 +93,10 @@ KAKEYA_FN void trellis_encode(Plan p, const Vectors& x, const u32* table, const 
 }
 
 /// Rule: trellis.decode.product, trellis.table.values, scale.byte.zero
-KAKEYA_FN void trellis_decode(Plan p, const Pages& pages, const u32* table, const Vectors& out,
-                              i64 warp) {
+KAKEYA_FN void trellis_decode(Plan p, const Pages& pages, const u32* table, const float* values,
+                              const Vectors& out, i64 warp) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
-  const float* values = reinterpret_cast<const float*>(table + CODEBOOK);
   const Rotation rotation = make_rotation(p, t, table);
   const Places to = make_places(p, t, out, t.share, shares(p));
   const Lane<int> before = (lane_number() + 31) % 32;
@@ -117,7 +116,7 @@ KAKEYA_FN void trellis_decode(Plan p, const Pages& pages, const u32* table, cons
     KAKEYA_UNROLL
     for (int r = 0; r < 8; ++r) {
       const Lane<u32> at = (code_of(codes, r) / 2u) * 16u + label_at(labels, r);
-      y[r] = mul_zero(lookup_global<float>(values, cast<i64>(at), true), gain);
+      y[r] = mul_zero(lookup<float>(values, at), gain);
     }
     if (p.vectors) rotate_back(p, t, rotation, y);
     write_octet(p, to, turn, 0, holds(p, t, 0), y);
