@@ -44,9 +44,11 @@ class LayerTables:
     frame: int
 
     def __post_init__(self) -> None:
-        # A backend on a device may then keep its copy of them.
-        for array in (self.known.bodies, self.known.analysis):
+        # Of its own, and nobody can write to them: a device then keeps its copy between calls.
+        arrays = [np.array(array) for array in (self.known.bodies, self.known.analysis)]
+        for array in arrays:
             array.setflags(write=False)
+        object.__setattr__(self, "known", Skeleton(*arrays))
 
     @property
     def nbytes(self) -> int:

@@ -84,8 +84,9 @@ def test_pages_and_coefficients_are_torchs(device, codec) -> None:
         assert torch.allclose(logits["cuda"], logits["torch"], atol=0.05)
 
 
-def test_calibrated_keys_are_coded_where_they_lie(device) -> None:
-    """Keys of query go to the kernels, not through host memory, and their bytes are torch's.
+def test_calibrated_keys_are_coded_where_they_lie(device, tmp_path) -> None:
+    """Keys of query go to the kernels, not through host memory, and their bytes are torch's; tables
+    from a file are brought over once a layer and direction.
 
     Rule: cache.backend.offers, query.tables.given
     """
@@ -93,7 +94,9 @@ def test_calibrated_keys_are_coded_where_they_lie(device) -> None:
 
     model = tiny(device)
     ids = torch.randint(0, 64, (2, 4 + 16 * PAGES + 5)).to(device)
-    known = tables(model, statistics(model, ids.tolist()), frame=32, context=128)
+    path = tmp_path / "tables.safetensors"
+    tables(model, statistics(model, ids.tolist()), frame=32, context=128).save(path)
+    known = hf.load_tables(path)
     options = {"tables": known, "page_tokens": 16}
     cache = hf.build_kakeya_cache(model, "query:b=3", "trellis", backend="cuda", **options)
     with torch.no_grad():
