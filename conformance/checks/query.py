@@ -56,7 +56,13 @@ def check_query__any_spread_and_any_bytes(t: Trial) -> None:
 
 
 @check(
-    rules=["query.code.trellis", "query.code.boundary", "query.gain.active", "query.row.bits"],
+    rules=[
+        "query.code.trellis",
+        "query.code.boundary",
+        "query.gain.active",
+        "query.gain.reach",
+        "query.row.bits",
+    ],
     level="tie",
     needs={"encode"},
     over="drawn",
@@ -83,6 +89,23 @@ def check_query__gain_is_of_active_components(t: Trial) -> None:
     moved[..., active:] *= np.float32(1000)
     same_bytes(t.encode(moved, tables=known), t.encode(x, tables=known), t.layout)
     t.agree_encode(moved, tables=known)
+
+
+@check(rules=["query.gain.reach"], level="bits", needs={"encode"}, codecs=CODECS)
+def check_query__no_component_leaves_a_wide_table(t: Trial) -> None:
+    """A token with far more of one component than of others gets a gain that brings it in."""
+    d = t.layout.head_dim
+    part, _ = next(numbers_of(given("transparent", t.seed, 1, t.layout), t.layout, 1))
+    spread = np.zeros(d // 8)
+    spread[0] = 1
+    if d > 8:
+        spread[1] = 2.0**-12
+    known = build(t.layout, [vars(part) | {"spread": spread}])
+    x, rng = t.some(n=1), t.rng("places")
+    for size in (3, 8, 100):
+        for sign in (1, -1):
+            x[0, :, rng.integers(8)] = sign * np.float32(size)
+            t.agree_encode(x, tables=known)
 
 
 @check(

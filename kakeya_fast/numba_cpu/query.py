@@ -160,8 +160,8 @@ def _empty(d):
 def _encode_lanes(p0, p, table, bits, y, squares, gain, byte, paths, page):
     """Fields of V vectors, which ``bits`` holds; ``VALUE``, ``GAIN`` or ``FINE``.
 
-    Rule: query.encode.project, query.gain.active, query.code.trellis, query.value.range,
-    scale.byte.range
+    Rule: query.encode.project, query.gain.active, query.gain.reach, query.code.trellis,
+    query.value.range, scale.byte.range
     """
     n = table.active[0]
     x = bits.view(np.float32)
@@ -171,6 +171,12 @@ def _encode_lanes(p0, p, table, bits, y, squares, gain, byte, paths, page):
     if not_finite(z):
         return VALUE
     rms(z, squares[: n // 2], gain)
+    wide = table.active[1]
+    for i in range(wide):
+        last = p.values[table.width[i] - 1][(1 << table.width[i]) - 1]
+        for v in range(p.lanes):
+            # A gain of infinity stays: it is refused.
+            gain[v] = max(gain[v], np.abs(z[i, v]) / last)
     if gain_bytes(gain, p.midpoints, byte) >= 0:
         return GAIN
     for v in range(p.lanes):
@@ -179,7 +185,6 @@ def _encode_lanes(p0, p, table, bits, y, squares, gain, byte, paths, page):
     for i in range(n):
         for v in range(p.lanes):
             z[i, v] *= gain[v]
-    wide = table.active[1]
     for i in range(wide):
         _count(z[i], p.thresholds[table.width[i] - 1], table.width[i], paths.codes[i])
     some = slice(wide, n)

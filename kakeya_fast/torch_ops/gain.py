@@ -49,12 +49,14 @@ class Gain:
         self.count = torch.tensor(d, dtype=torch.float32, device=device)
         self.share = torch.tensor(1 / 448, dtype=torch.float32, device=device)
 
-    def of_rms(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def of_rms(self, y: Tensor, least: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Nearest byte of each vector's rms.
 
         Parameters
         ----------
         y : (N, P, D) float32
+        least : (N, P) float32, optional
+            Taken where the rms is less.
 
         Returns
         -------
@@ -65,6 +67,8 @@ class Gain:
         # torch's float32 root is not correctly rounded on every CPU (AVX2 on AMD); rounding its
         # float64 root is, since no root of a float32 lies near enough to a midpoint.
         rms = (halving_sum(y * y) / self.count).double().sqrt().float()
+        if least is not None:
+            rms = torch.maximum(rms, least)
         byte = torch.bucketize(rms, self.middle).to(torch.uint8)
         return byte, ~(rms <= self.limit)
 

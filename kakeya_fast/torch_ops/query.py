@@ -28,8 +28,9 @@ FAULTS = {
 class Query:
     """Pages that are read with one table.
 
-    Rule: query.encode.project, query.gain.active, query.code.boundary, query.code.trellis,
-    query.row.bits, query.decode.product, query.decode.synthesis, num.chain.order
+    Rule: query.encode.project, query.gain.active, query.gain.reach, query.code.boundary,
+    query.code.trellis, query.row.bits, query.decode.product, query.decode.synthesis,
+    num.chain.order
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ class Query:
         tables = [lloyd_max(b) for b in width[: self.wide]]
         self.centroids = [torch.tensor(c, device=device) for c, _ in tables]
         self.thresholds = [torch.tensor(t, device=device) for _, t in tables]
+        last = [c[-1] for c, _ in tables]
+        self.last = torch.tensor(np.array(last, np.float32), device=device)
         # Every bit of a row: of which code, and how far up in it.
         bits = [(i, j) for i, b in enumerate(width) for j in reversed(range(b))]
         self.code, self.shift = torch.tensor(bits, device=device).reshape(-1, 2).unbind(1)
@@ -69,7 +72,8 @@ class Query:
         shape = x.shape[:2]
         y = chain((x - self.mean).flatten(0, 1), self.rows)
         lost = ~y.isfinite().all(1).reshape(shape).all(1)
-        byte, large = self.gain.of_rms(y)
+        least = (y[:, : self.wide].abs() / self.last).amax(1) if self.wide else None
+        byte, large = self.gain.of_rms(y, least)
         z = y * self.gain.reciprocal(byte)[:, None]
         codes = [
             torch.bucketize(z[:, i].contiguous(), t)[:, None] for i, t in enumerate(self.thresholds)

@@ -19,8 +19,8 @@ U64 = NDArray[np.uint64]
 def encode(x: F32, layout: PageLayout, tables: Skeleton) -> dict[str, U64]:
     """Fields of vectors in frame coordinates (N, P, D).
 
-    Rule: query.encode.project, query.gain.active, query.code.boundary, query.code.trellis,
-    query.value.range, query.row.bits
+    Rule: query.encode.project, query.gain.active, query.gain.reach, query.code.boundary,
+    query.code.trellis, query.value.range, query.row.bits
 
     Raises
     ------
@@ -33,12 +33,22 @@ def encode(x: F32, layout: PageLayout, tables: Skeleton) -> dict[str, U64]:
         width = bands.widths(part.spread, band_bits(layout.codec, layout.head_dim))
         y = chains.project(page, part, analysis)[:, : len(width)]
         chains.finite(y, "query.value.range")
-        scale = gain_byte(rms(y))
+        scale = gain_byte(np.maximum(rms(y), _reach(y, width)))
         z = y * reciprocal_of(scale)[:, None]
         codes = np.where(scale[:, None] == 0, 0, _codes(z, width, part.spread))
         scales.append(scale.astype(np.uint64))
         rows.append(bands.pack(codes, width).astype(np.uint64))
     return {"scales": np.stack(scales), "codes": np.stack(rows)}
+
+
+def _reach(y: F32, width: NDArray[np.int64]) -> F32:
+    """The least gain under which no component of a wide band leaves its table.
+
+    Rule: query.gain.reach
+    """
+    wide = int((width > bands.WALKED).sum())
+    last = np.array([lloyd_max(int(b))[0][-1] for b in width[:wide]], dtype=np.float32)
+    return np.max(np.abs(y[:, :wide]) / last, axis=1, initial=0)
 
 
 def _codes(z: F32, width: NDArray[np.int64], spread: F32) -> NDArray[np.int64]:

@@ -69,6 +69,14 @@ class GainOfAll(Mutant):
     )
 
 
+class LetsItClip(Mutant):
+    """Leaves what is beyond a table at its last number."""
+
+    rule = "query.gain.reach"
+    codecs = ("query",)
+    patches = ((query, "_reach", lambda y, width: np.zeros(len(y), np.float32)),)
+
+
 class EveryCodeAlone(Mutant):
     """Starts the walk anew in the middle."""
 

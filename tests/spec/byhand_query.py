@@ -13,7 +13,7 @@ from typing import Any
 
 import byhand as hand
 import byhand_skeletons as skeletons
-from byhand import GRID, add, mul, sub
+from byhand import GRID, add, div, mul, sub
 from byhand_codecs import Page, take
 
 SPEC = Path(__file__).parents[2] / "spec"
@@ -98,7 +98,10 @@ def encode(p: dict[str, Any], x: Page, data: bytes, analysis: list[Row] | None =
         y = skeletons.project(vector, t, analysis)[: len(bits)]
         if not all(math.isfinite(v) for v in y):
             raise OverflowError("value.range")
-        byte = hand.gain_byte(hand.rms(y))
+        reach = [
+            div(abs(v), lloyd(n, "centroids")[-1]) for v, n in zip(y, bits, strict=True) if n > 3
+        ]
+        byte = hand.gain_byte(max([hand.rms(y), *reach]))
         z = [mul(v, GRID[256 - byte]) if byte else 0.0 for v in y]
         weight = [s for s in t["spread"][0] for _ in range(8)][: len(bits)]
         codes = encoded(z, bits, weight) if byte else [0] * len(bits)

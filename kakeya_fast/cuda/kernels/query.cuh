@@ -286,6 +286,19 @@ KAKEYA_FN void write_band(const Lane<u64>& row, const Lane<u32>& width, const La
   }
 }
 
+/// The least gain of a team's vector under which no number of a wide band leaves its table. A quotient
+/// does not fall where its number grows, so the largest number of a band has the largest.
+///
+/// Rule: query.gain.reach
+KAKEYA_FN Lane<float> reach_of(Plan p, const Beside& b, const u32* words, const Lane<float>* y) {
+  const Lane<bool> wide = b.width > u32(WALKED);
+  const float* centroids = reinterpret_cast<const float*>(words + CENTROIDS);
+  const Lane<u32> size = Lane<u32>(2u) << select<u32>(wide, b.width, 4u);
+  const Lane<float> last = lookup_global<float>(centroids, cast<i64>(size) - i64(17), true);
+  const Lane<float> quotient = div(real(largest_of(y)), last);
+  return real(team_most(p, select<u32>(wide, bits(quotient), 0u)));
+}
+
 /// Choose scale byte and codes of a team's vector `v` of those in `scratch`, and write them.
 ///
 /// Rule: query.gain.active, query.value.range, scale.byte.zero
@@ -297,7 +310,8 @@ KAKEYA_FN void encode_token(Plan p, const Team& t, const Beside& b, const u32* w
   take_octet(p, t, v, has, scratch, y);
   const Lane<int> count = b.active * 8;
   const Lane<float> sum = sum_of_squares(p, t, y, count, scratch + HELD);
-  const Lane<float> gain = root(div(sum, cast<float>(count)));
+  const Lane<float> mean = root(div(sum, cast<float>(count))), reach = reach_of(p, b, words, y);
+  const Lane<float> gain = select<float>(reach > mean, reach, mean);  // a NaN stays
   const Lane<bool> fits = gain <= real(lookup_global<u32>(words + BOUNDS, i64(255), true));
   if (any(t.live & !fits)) report_tokens(p, t, from, turn, y, t.live & !fits, status);
   if (check) return;
