@@ -36,7 +36,7 @@ from benchmarks.damage_trials import Trials
 from benchmarks.pool import spread
 from kakeya_fast.hf import load_tables
 from kakeya_fast.quality.models import Loaded, load_model
-from kakeya_fast.quality.report import write_json
+from kakeya_fast.quality.report import environment, write_json
 from kakeya_fast.quality.texts import Passage, passages
 
 RESULTS = Path(__file__).parent / "results" / "damage"
@@ -189,7 +189,8 @@ def _about(loaded: Loaded, text: Any, ctx: int, count: int, tables: Any) -> dict
         "model": {"name": loaded.name, "sha256": loaded.sha256, "dtype": loaded.dtype,
                   "parameters": size},
         "text": {"name": text.name, "sha256": text.sha256},
-        "run": {"device": where, "backend": backend_on(device).name, "torch": torch.__version__},
+        "run": {"device": where, "backend": backend_on(device).name, "torch": torch.__version__,
+                "commit": environment()["commit"]},
         "protocol": {"ctx": ctx, "passages": count, "warmup": WARMUP, "sinks": SINKS, "page": PAGE,
                      "layers": "all attention layers, sliding ones included"},
         "calibration": {"tokens_a_text": TOKENS, "ctx": CTX, "context": CONTEXT, "tables": shown},
