@@ -84,12 +84,7 @@ def _attend(
             if not k_read(kp, ks, k_pages[slot]):
                 bad_k = min(bad_k, slot)
             k_products(kp, ks, k_pages[slot], x)
-            for r in range(m):
-                i = r % n.queries
-                top[r], total[r] = weigh(
-                    x[r], low[i], high[i], n.scaling, bias[b, h, f, r], n.softcap,
-                    top[r], total[r], acc[r],
-                )  # fmt: skip
+            weigh(x, low, high, n.scaling, bias[b, h, f], n.softcap, top, total, acc)
             if not v_read(vp, vs, v_pages[slot]):
                 bad_v = min(bad_v, slot)
             v_gather(vp, vs, v_pages[slot], x, acc)

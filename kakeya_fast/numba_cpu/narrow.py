@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kakeya_fast.numba_cpu.half import as_bits, as_float
 from kakeya_fast.numba_cpu.jit import serial
 from kakeya_fast.numba_cpu.planes import plane_table
 from kakeya_fast.numba_cpu.simd import dots, field_table, look_up, mix, order
@@ -117,10 +118,35 @@ def products(p, s, page, out):
         look_up(page, p.fields, p.table, t0, tokens, p.size, False, numbers)
         dots(numbers, whole, p.size, rows, tokens, sums)
         for m in range(rows):
-            one, some, row = unit[m], sums[m * tokens : (m + 1) * tokens], out[m, t0 : t0 + tokens]
-            gain = gains[t0 : t0 + tokens]
+            one, first = unit[m], np.uint64(m * tokens)
             for t in range(tokens):
-                row[t] = np.float32(some[t]) * (one * gain[t])
+                at = np.uint64(t0) + np.uint64(t)
+                out[m, at] = np.float32(sums[first + np.uint64(t)]) * (one * gains[at])
+
+
+@serial
+def _whole(row, gain, whole):
+    """Whole numbers of the weights of a row, times their gains; what one of them stands for."""
+    most = np.int32(0)
+    for t in range(len(row)):
+        row[t] *= gain[t]
+        # Numbers above zero are in the order of their bits, and bits have a vector instruction.
+        most = max(most, np.int32(as_bits(row[t])))
+    top = as_float(np.uint32(most))
+    # Weights down here are zero beside those of any page that counts.
+    scale = np.float32(HEAVY) / top if top > np.float32(1e-30) else np.float32(0)
+    for t in range(len(row)):
+        whole[t] = np.int16(np.int32(row[t] * scale + np.float32(0.5)))
+    return top / np.float32(HEAVY)
+
+
+@serial
+def _weights(weights, t0, tokens, gains, heavy, factor):
+    """Whole numbers of the weights of every row, and what one of them stands for."""
+    gain = gains[t0 : t0 + tokens]
+    for m in range(len(weights)):
+        whole = heavy[m * tokens : (m + 1) * tokens]
+        factor[m] = _whole(weights[m, t0 : t0 + tokens], gain, whole)
 
 
 @serial
@@ -130,17 +156,7 @@ def gather(p, s, page, weights, acc):
     rows = len(weights)
     for t0 in range(0, p.tokens, TILE):
         tokens = min(TILE, p.tokens - t0)
-        for m in range(rows):
-            top, row, gain = np.float32(0), weights[m, t0 : t0 + tokens], gains[t0 : t0 + tokens]
-            whole = heavy[m * tokens : (m + 1) * tokens]
-            for t in range(tokens):
-                row[t] *= gain[t]
-                top = max(top, row[t])
-            # Weights down here are zero beside those of any page that counts.
-            scale = np.float32(HEAVY) / top if top > np.float32(1e-30) else np.float32(0)
-            factor[m] = top / np.float32(HEAVY)
-            for t in range(tokens):
-                whole[t] = np.int16(np.int32(row[t] * scale + np.float32(0.5)))
+        _weights(weights, t0, tokens, gains, heavy, factor)
         look_up(page, p.fields, p.table, t0, tokens, p.size, True, numbers)
         mix(numbers, heavy, factor, p.size, rows, tokens, acc.reshape(acc.size))
 
