@@ -41,7 +41,7 @@ class Reader:
         Of the queries.
     refused : str
         Why the backend never reads the pages itself; empty if it does.
-    bases : three tensors (D, D) float32
+    bases : three tensors (D, D) float32, or None where a codec has no basis of its own
         Right factors: keys and values into their coded bases, values back.
     """
 
@@ -57,13 +57,15 @@ class Reader:
 @lru_cache(maxsize=64)
 def _bases(
     layouts: tuple[PageLayout, PageLayout], device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     with torch.inference_mode(False):
-        k, v = (
-            rotation(x, torch.float32, device)  # every codec with a kernel has one
-            for x in layouts
-        )
-        return k.T.contiguous(), v.T.contiguous(), v
+        k, v = (rotation(x, torch.float32, device) for x in layouts)
+        into_k, into_v = (None if x is None else x.T.contiguous() for x in (k, v))
+        return into_k, into_v, v
+
+
+def _times(x: Tensor, factor: Tensor | None) -> Tensor:
+    return x if factor is None else x @ factor
 
 
 # Beside the states, which hold what a cache holds and nothing else.
@@ -124,8 +126,8 @@ def attend(
         out, lse = out * (lse - both).exp()[..., None], both
     if not TURNED:
         into_k, into_v, out_of_v = reader.bases
-        other = (out.float() @ into_v).contiguous(), lse.contiguous()
-        rows = (rows.float() @ into_k).contiguous()
+        other = _times(out.float(), into_v).contiguous(), lse.contiguous()
+        rows = _times(rows.float(), into_k).contiguous()
     else:
         other = out.to(query.dtype), lse.contiguous()
     at = state.device, batch, state.length - count
@@ -140,11 +142,11 @@ def attend(
         softcap=softcap,
         window=window,
         other=other,
-        turned=TURNED,
+        **({"turned": True} if TURNED else {}),
     )
     if TURNED:
         return out
-    out = (out @ out_of_v).to(query.dtype).unflatten(2, (-1, count))
+    out = _times(out, out_of_v).to(query.dtype).unflatten(2, (-1, count))
     return out.flatten(1, 2).transpose(1, 2).contiguous()
 
 

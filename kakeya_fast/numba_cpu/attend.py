@@ -112,6 +112,7 @@ def run(
     scaling: float,
     softcap: float | None,
     window: int | None,
+    other: tuple[F32, F32] | None = None,
 ) -> tuple[F32, F32, tuple[int, int]]:
     """Output, log-sum-exp, and the first slots of K and V that no encoder can have written.
 
@@ -126,7 +127,9 @@ def run(
     workers = min(allowed, rows * heads * pieces)
     if rows * heads * pages * layouts[0].tokens * size < SMALL:
         pieces = workers = 1
-    parts = np.empty((pieces, rows, heads, m, size + 1), np.float32)
+    parts = np.empty((pieces + (other is not None), rows, heads, m, size + 1), np.float32)
+    if other is not None:
+        parts[-1, ..., :-1], parts[-1, ..., -1] = other
     numbers = Numbers(
         layouts[0].tokens, layouts[0].head_dim, size, paged.queries, pieces,
         np.float32(scaling), np.float32(softcap or 0), int(window or 0),

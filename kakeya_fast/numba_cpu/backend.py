@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ from kakeya_fast.numba_cpu.threads import run
 from kakeya_ref.contract import as_pages, check_attention
 from kakeya_ref.errors import Malformed, RangeError, ShapeError, Unsupported
 from kakeya_ref.types import Basis, Paged, PageLayout, Support
+
+TABLE = ("slots", "first", "length", "since", "origin")
 
 
 class Codec(NamedTuple):
@@ -59,6 +62,7 @@ class Backend:
 
     name = "numba"
     profile = "exact"
+    merges = True  # calls of attention take a partial of other tokens, and tables as tensors
 
     def supports(self, layout: PageLayout) -> Support:
         """Every registered codec, on little-endian hosts."""
@@ -199,6 +203,7 @@ class Backend:
         softcap: float | None = None,
         window: int | None = None,
         known: Any = (None, None),
+        other: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A partial of attention over packed pages; see ``spec/attention.md``.
 
@@ -213,6 +218,8 @@ class Backend:
             Rows may be strided.
         paged : Paged
         bias : (B, H, F, M), optional
+        other : (B, H, M, E) and (B, H, M), optional
+            A partial over other tokens, to be merged.
 
         Returns
         -------
@@ -232,7 +239,7 @@ class Backend:
             raise ShapeError("attend.operand.fits", f"slots up to {len(k_pages) - 1} are there")
         wide = [None if x is None else np.asarray(x, dtype=np.float32) for x in (q, bias)]
         out, lse, bad = attend.run(
-            *wide, k_pages, v_pages, layouts, tuple(kernels), paged, scaling, softcap, window
+            *wide, k_pages, v_pages, layouts, tuple(kernels), paged, scaling, softcap, window, other
         )
         for slot, layout in zip(bad, layouts, strict=True):
             if slot < NONE:
@@ -241,14 +248,32 @@ class Backend:
         return out, lse
 
     def attend_tensor(
-        self, q: Any, k_pages: Any, v_pages: Any, *given: Any, bias: Any = None, **options: Any
+        self,
+        q: Any,
+        k_pages: Any,
+        v_pages: Any,
+        layouts: tuple[PageLayout, PageLayout],
+        paged: Paged,
+        scaling: float,
+        *,
+        bias: Any = None,
+        other: Any = None,
+        **options: Any,
     ) -> tuple[Any, Any]:
-        """:meth:`attend` of CPU tensors; ``paged`` holds NumPy arrays. Results are float32."""
+        """:meth:`attend` of CPU tensors, ``q`` also (B, H, M, D). Results are float32.
+
+        ``paged`` holds tensors or NumPy arrays.
+        """
         import torch
 
+        q = q[:, :, None] if q.dim() == 4 else q
         arrays = [None if x is None else x.detach().float().numpy() for x in (q, bias)]
         pages = k_pages.detach().numpy(), v_pages.detach().numpy()
-        found = self.attend(arrays[0], *pages, *given, bias=arrays[1], **options)
+        given = {n: np.asarray(getattr(paged, n)) for n in TABLE}
+        if other is not None:
+            options["other"] = tuple(x.detach().numpy() for x in other)
+        table = replace(paged, **given)
+        found = self.attend(arrays[0], *pages, layouts, table, scaling, bias=arrays[1], **options)
         return tuple(torch.from_numpy(x) for x in found)
 
     def _encode(

@@ -10,24 +10,25 @@ import pytest
 import torch
 from hf_tiny import cache, generate, llama, model, padded, prompt
 
-from kakeya_fast.hf import attention, fused
+from kakeya_fast.hf import decode, fused
 from kakeya_fast.hf.layer import PackedLayer
 from kakeya_fast.hf.policy import Policy
+from kakeya_fast.numba_cpu import Backend
 from kakeya_ref.registry import parse_codec
 
 
 @pytest.fixture
 def seen(monkeypatch):
-    """What every call of the fused path returned; one that is told to refuse returns None."""
-    calls, refuse, inner = [], [], fused.partial
+    """What every call that might read in place returned; one that is told to refuse: None."""
+    calls, refuse, inner, usable = [], [], decode.attend, fused.usable
 
     def watch(*given):
-        calls.append(None if refuse else inner(*given))
+        calls.append(inner(*given))
         return calls[-1]
 
-    monkeypatch.setattr(attention.fused, "partial", watch)
-    calls_and_switch = calls, refuse
-    return calls_and_switch
+    monkeypatch.setattr(decode, "attend", watch)
+    monkeypatch.setattr(fused, "usable", lambda *given: not refuse and usable(*given))
+    return calls, refuse
 
 
 def fill(codec, size, cuts, pads, residual=0, crops=(), kind="bool", **options):
@@ -77,6 +78,24 @@ def test_reading_in_place_is_reading_by_tiles(seen, codec, options):
     refuse.append(True)
     for a, b in zip(mine, fill(codec, 64, cuts, **options), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-5 if codec == "raw" else 4e-3)
+
+
+def test_a_backend_that_does_not_merge_reads_in_place_as_well(seen, monkeypatch):
+    """Rule: cache.attend.fused, attend.merge"""
+    calls, _ = seen
+    cuts, partials, inner = [100, 1, 8, 1], [], fused.partial
+    mine = fill("scalar:b=4", 64, cuts, pads=[5, 0])
+    calls.clear()
+    monkeypatch.setattr(Backend, "merges", False)
+    monkeypatch.setattr(fused, "partial", lambda *given: partials.append(inner(*given)))
+    tiles = fill("scalar:b=4", 64, cuts, pads=[5, 0])
+    monkeypatch.setattr(fused, "partial", inner)
+    other = fill("scalar:b=4", 64, cuts, pads=[5, 0])
+    assert calls == [None] * 8
+    assert [x is not None for x in partials] == [n <= 8 for n in cuts]
+    for a, b, c in zip(mine, other, tiles, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=4e-3)
+        torch.testing.assert_close(b, c, rtol=0, atol=4e-3)
 
 
 def test_generate_reads_in_place(seen):
