@@ -48,7 +48,8 @@ def _reach(y: F32, width: NDArray[np.int64]) -> F32:
     """
     wide = int((width > bands.WALKED).sum())
     last = np.array([lloyd_max(int(b))[0][-1] for b in width[:wide]], dtype=np.float32)
-    return np.max(np.abs(y[:, :wide]) / last, axis=1, initial=0)
+    least: F32 = np.max(np.abs(y[:, :wide]) / last, axis=1, initial=0)
+    return least
 
 
 def _codes(z: F32, width: NDArray[np.int64], spread: F32) -> NDArray[np.int64]:
