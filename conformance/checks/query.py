@@ -11,6 +11,7 @@ from kakeya_conformance.tables import build, given, numbers_of
 from kakeya_conformance.trial import Trial
 from kakeya_ref.errors import Malformed, RangeError
 from kakeya_ref.layout import band_bits
+from kakeya_ref.skeletons import Skeleton
 
 CODECS = ["query"]
 
@@ -75,14 +76,20 @@ def check_query__walks_as_the_rules_say(t: Trial) -> None:
     t.agree_encode(x, layout, known)
 
 
+def _transparent(t: Trial, second: float) -> Skeleton:
+    """A table that passes vectors on, with nearly all of the bits in its first band."""
+    part, _ = next(numbers_of(given("transparent", t.seed, 1, t.layout), t.layout, 1))
+    spread = np.zeros(t.layout.head_dim // 8)
+    spread[1:2] = second
+    spread[0] = 1
+    return build(t.layout, [vars(part) | {"spread": spread}])
+
+
 @check(rules=["query.gain.active"], level="bits", needs={"encode"}, codecs=CODECS)
 def check_query__gain_is_of_active_components(t: Trial) -> None:
     """What stands in bands without bits moves neither gain nor codes."""
     d = t.layout.head_dim
-    part, _ = next(numbers_of(given("transparent", t.seed, 1, t.layout), t.layout, 1))
-    spread = np.zeros(d // 8)
-    spread[0] = 1
-    known = build(t.layout, [vars(part) | {"spread": spread}])
+    known = _transparent(t, second=0.0)
     active = 8 * max(1, -(-band_bits(t.layout.codec, d) // 7))
     x = t.some(n=1)
     moved = x.copy()
@@ -94,13 +101,7 @@ def check_query__gain_is_of_active_components(t: Trial) -> None:
 @check(rules=["query.gain.reach"], level="bits", needs={"encode"}, codecs=CODECS)
 def check_query__no_component_leaves_a_wide_table(t: Trial) -> None:
     """A token with far more of one component than of others gets a gain that brings it in."""
-    d = t.layout.head_dim
-    part, _ = next(numbers_of(given("transparent", t.seed, 1, t.layout), t.layout, 1))
-    spread = np.zeros(d // 8)
-    spread[0] = 1
-    if d > 8:
-        spread[1] = 2.0**-12
-    known = build(t.layout, [vars(part) | {"spread": spread}])
+    known = _transparent(t, second=2.0**-12)
     x, rng = t.some(n=1), t.rng("places")
     for size in (3, 8, 100):
         for sign in (1, -1):
