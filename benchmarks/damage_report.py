@@ -125,7 +125,7 @@ def reached(data: dict[str, Any]) -> list[str]:
     known = {s.replace("@short", "@f32"): list(u.values()) for s, u in found.items()}
     scalar = {s: list(u.values()) for s, u in before.items() if "scalar" in s}
     rows = [row for row in targets(scalar | known, name) if "not measured" not in row]
-    return [*lines, "", *rows]
+    return [*lines, "", *(row.replace("@f32", "@short") for row in rows)]
 
 
 def far(data: dict[str, Any]) -> list[str]:
