@@ -163,7 +163,6 @@ def _packed(state: LayerState) -> CacheReport:
                 kinds[kind] += bodies * plane.nbytes
             kinds["padding"] += bodies * (layout.nbytes - sum(p.nbytes for p in layout.planes))
     tokens = int(np.where(state.starts == UNKNOWN, 0, state.length - state.starts).sum())
-    rows = {id(x): x for x in (state.starts, state.step_from, state.ended)}
     sinks = state.sink_k.nbytes + state.sink_v.nbytes
     elements = tokens * state.heads * sum(layout.head_dim for layout in state.layouts)
     return CacheReport(
@@ -172,7 +171,7 @@ def _packed(state: LayerState) -> CacheReport:
         spare=pages.spare_nbytes,
         sinks=sinks,
         tail=sum(x.untyped_storage().nbytes() for x in state.exact) - sinks,
-        tables=pages.table_nbytes + sum(x.nbytes for x in rows.values()),
+        tables=pages.table_nbytes + state.starts.nbytes + state.step_from.nbytes,
         tokens=tokens,
         dense=2 * elements,
         planes=dict(planes),

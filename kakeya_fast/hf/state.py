@@ -36,8 +36,8 @@ class LayerState:
         Tokens below this index are packed, sinks, padding, or too recent to be packed.
     step_from : (B,) int64
         Where each row's packed tokens ended before the tokens of the current step were packed.
-    ended : (B,) int64
-        Where they end now.
+    moved : bool
+        Whether pages were packed since, so that they end elsewhere now.
     until : int
         While ``length`` is below it no page fills and every sink is there; 0 if that is not known.
     """
@@ -50,7 +50,7 @@ class LayerState:
         self.pages = policy.store(k.shape[0], k.shape[1], self.layouts, self.device)
         self.exact = tuple(x.new_zeros(*x.shape[:2], policy.sinks, x.shape[-1]) for x in (k, v))
         self.starts = np.full(k.shape[0], UNKNOWN, np.int64)
-        self.step_from = self.ended = np.zeros(k.shape[0], np.int64)
+        self.step_from, self.moved = np.zeros(k.shape[0], np.int64), False
         self.until = 0
         self.length = self.settled = self.tail_from = self.left = 0
 
@@ -121,7 +121,9 @@ class LayerState:
             The codec cannot carry a value; nothing has changed.
         """
         if starts is self.starts and self.length < self.until:
-            self.step_from, self.settled = self.ended, self.length
+            if self.moved:
+                self.step_from, self.moved = self._ends(starts), False
+            self.settled = self.length
             return
         ends, old = self._ends(starts), self.length - self.policy.residual
         pages = np.maximum(0, (old - ends) // self.policy.page_tokens)
@@ -130,9 +132,9 @@ class LayerState:
         self.starts, self.step_from = starts, ends
         self._fill_sinks()
         self.settled = self.length
-        self.ended = self._ends(starts)
+        self.moved = True
         known = (starts != UNKNOWN) & (starts + self.policy.sinks <= self.length)
-        full = int(self.ended.min()) + self.policy.page_tokens + self.policy.residual
+        full = int(self._ends(starts).min()) + self.policy.page_tokens + self.policy.residual
         self.until = full if known.all() else 0
 
     def trim(self, keep: int = 0) -> None:
