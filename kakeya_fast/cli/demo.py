@@ -47,8 +47,8 @@ def demo(
         "demo-out"
     ),
     ctx: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 2048,
-    tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 48,
-    passages: Annotated[int, typer.Option(help="Passages for the quality columns.")] = 6,
+    tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 32,
+    passages: Annotated[int, typer.Option(help="Passages for the quality columns.")] = 3,
     passage_tokens: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
     text: Annotated[str, typer.Option(help="manual, workshop, code or a UTF-8 file.")] = "manual",
     calibrate_on: Annotated[

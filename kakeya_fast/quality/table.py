@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kakeya_ref.registry import parse_codec, table_kind
+from kakeya_ref.registry import parse_codec, registry, spelled, table_kind
 
 # Defaults that would hide what matters.
 _TABLED = ("k=16", "store=f16", "rank=0", "vr=95")
@@ -48,6 +48,8 @@ def explicit(row: dict[str, Any]) -> str:
     'scalar:b=4/e8:q=3'
     >>> explicit({"k": "turbo", "v": "turbo", "setting": "turbo@page=512", "page_tokens": 512})
     'turbo:b=3 page=512'
+    >>> explicit({"k": "query:b=2.5", "v": "trellis:b=2"})
+    'query:b=2.5,f=32/trellis:b=2'
     """
     k, v = (_explicit(row[stream]) for stream in ("k", "v"))
     tail = row.get("setting", "").partition("@")[2].replace(",", " ")
@@ -61,7 +63,9 @@ def explicit(row: dict[str, Any]) -> str:
 def _explicit(text: str) -> str:
     codec = parse_codec(text)
     quiet = QUIET.get(codec.id, ("seed=1", "axis=token"))
-    shown = [f"{n}={v}" for n, v in codec.params if f"{n}={v}" not in quiet]
+    rules = registry()["codecs"][codec.id].get("params", {})
+    values = [f"{n}={spelled(rules[n], v)}" for n, v in codec.params]
+    shown = [value for value in values if value not in quiet]
     return ":".join(filter(None, (codec.id, ",".join(shown))))
 
 
