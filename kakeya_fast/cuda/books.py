@@ -1,6 +1,6 @@
 """Tables of calibrated keys as the kernels read them: one book of words for all tables of a call.
 
-The words are named in kernels/query.cuh.
+The words are named in kernels/query_table.cuh.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import spectext
 
 ROOT = spectext.ROOT
 REFERENCE_FILE, REFERENCE_TOTAL, ANY_FILE = 250, 3600, 400
+KINDS = ("*.py", "*.cu", "*.cuh", "*.cpp")
 PARTS = ("spec", "kakeya_ref", "kakeya_fast", "conformance", "benchmarks", "tests")
 
 
@@ -17,7 +18,7 @@ def lines(path) -> int:
 
 
 def sources(part: str) -> list:
-    return sorted((ROOT / part).rglob("*.py"))
+    return sorted(p for kind in KINDS for p in (ROOT / part).rglob(kind))
 
 
 def test_reference_fits_in_a_head() -> None:
