@@ -1,8 +1,9 @@
 """Everything that needs a GPU, in one command: ``python -m benchmarks.gpu``.
 
 Times the CUDA backend, runs the conformance suite and compute-sanitizer on it, and writes
-``gpu-<device>.json``, its table (Markdown) and the suite's report. Exit code 0: all went well;
-1: a check failed; 3: no GPU that the backend can use. See ``benchmarks/README.md``.
+``gpu-<device>.json``, its table (Markdown) and the suite's report. What that file has of the same
+kernels already is left as it is, so a run goes on where the last one was cut off. Exit code 0: all
+went well; 1: a check failed; 3: no GPU that the backend can use. See ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ def compile_step(run: Record) -> None:
     }
     begun, arch = time.monotonic(), run.launcher.arch
     count = compile_all([*recorder.units, *timed], arch, run.seconds("compile"))
-    run.result["compile"] = count | {"seconds": time.monotonic() - begun, "arch": arch}
+    run.run["compile"] = count | {"seconds": time.monotonic() - begun, "arch": arch}
     kernels = [(str(one), run.launcher.kernel(one, one.entries[0])) for one in timed]
-    run.result["registers"] = {name: kernel.num_regs for name, kernel in kernels}
+    run.run["registers"] = {name: kernel.num_regs for name, kernel in kernels}
     spilled = [name for name, kernel in kernels if kernel.local_size_bytes]
     run.say(f"timed kernels that use local memory: {', '.join(spilled) or 'none'}", ok=not spilled)
     run.say(f"self-test: {power_on(run.backend)} comparisons", ok=True)
@@ -56,8 +57,9 @@ def bandwidth_step(run: Record) -> None:
     from benchmarks.gpu_timing import Flush
 
     flush = Flush(run.backend.device)
-    run.result["rows"] = []
-    rows = list(gpu_plan.rows())
+    # What was never measured comes first, then what was measured of other kernels.
+    rows = [row for row in gpu_plan.rows() if not run.has("rows", **row.key)]
+    rows.sort(key=lambda row: run.knows("rows", **row.key))
     end = time.monotonic() + run.seconds("bandwidth")
     for done, row in enumerate(rows):
         label = f"{row.codec} D={row.head_dim} {row.shape.name}"
@@ -72,8 +74,7 @@ def bandwidth_step(run: Record) -> None:
         except Differs as error:
             run.say(f"{error}; not timed", ok=False)
             continue
-        run.result["rows"].append(found)
-        run.save()
+        run.add("rows", found)
         shares = " ".join(f"{w} {found[f'{w}_of_copy']:.0%}" for w in ("encode", "decode"))
         print(f"{label:<36} {shares} of a copy", flush=True)
 
@@ -85,9 +86,10 @@ def decode_step(run: Record) -> None:
     from benchmarks.gpu_timing import Flush
 
     flush = Flush(run.backend.device)
-    run.result["step"] = []
+    codecs = [codec for codec in gpu_plan.CODECS if not run.has("step", codec=codec)]
+    codecs.sort(key=lambda codec: run.knows("step", codec=codec))
     end = time.monotonic() + run.seconds("step")
-    for codec in gpu_plan.CODECS:
+    for codec in codecs:
         if time.monotonic() > end:
             run.leave(f"decode step, {codec}: no time left")
             continue
@@ -96,8 +98,7 @@ def decode_step(run: Record) -> None:
         except Differs as error:
             run.say(f"{error}; not timed", ok=False)
             continue
-        run.result["step"].append(found)
-        run.save()
+        run.add("step", found)
         told = {
             name: found[name]["median"] * 1e6
             for name in ("together", "gathered", "aside", "by_layer")
@@ -112,15 +113,15 @@ def prefill_step(run: Record) -> None:
     from benchmarks.gpu_timing import Flush
 
     flush = Flush(run.backend.device)
-    run.result["prefill"] = []
     end = time.monotonic() + run.seconds("prefill")
     for tokens in gpu_plan.PREFILL["tokens"]:
+        if run.has("prefill", tokens=tokens):
+            continue
         if time.monotonic() > end:
             run.leave(f"prefill of {tokens} tokens: no time left")
             continue
         found = measure(run.backend, tokens, flush, PREFILL_SECONDS)
-        run.result["prefill"].append(found)
-        run.save()
+        run.add("prefill", found)
         layer = found["layer"]["median"]
         shares = " ".join(f"{k} {s['median'] / layer:.1%}" for k, s in found["encode"].items())
         print(f"prefill {tokens}: a layer {layer * 1e3:.2f} ms; {shares}", flush=True)
@@ -130,13 +131,15 @@ def conform_step(run: Record) -> None:
     """The suite at profile standard, once its kernels are there."""
     from benchmarks.gpu_conform import finish, suite
 
+    if run.passed("conformance"):
+        return
     begun, seconds = time.monotonic(), run.seconds("conform")
     if run.behind is not None:
         run.say(finish(run.behind, 0.6 * seconds), ok=run.behind.returncode == 0)
     waited = time.monotonic() - begun
     report = run.out / f"{run.name}-conformance.json"
     done = suite(TARGET, "standard", report, max(20, seconds - waited))
-    run.result["conformance"] = {"exit_code": done.code, "seconds": done.seconds, "waited": waited}
+    run.run["conformance"] = {"exit_code": done.code, "seconds": done.seconds, "waited": waited}
     if done.code == TIMED_OUT:
         run.leave(f"conformance: not finished in {done.seconds:.0f} s")
         return
@@ -150,7 +153,7 @@ def sanitizer_step(run: Record) -> None:
     from benchmarks.gpu_sanitizer import TOOLS, tool, watch
 
     end = time.monotonic() + run.seconds("sanitizer")
-    for which in TOOLS:
+    for which in (x for x in TOOLS if not run.passed(f"compute-sanitizer {x}")):
         left = end - time.monotonic()
         if tool() is None or left <= LEAST_SECONDS:
             why = "not installed" if tool() is None else "no time left"
@@ -179,7 +182,7 @@ def carry_out(run: Record, parts: list[str]) -> None:
     """Every part in turn; one that breaks is entered as failed, and the next begins."""
     run.out.mkdir(parents=True, exist_ok=True)
     run.parts = parts
-    if "conform" in parts and run.seconds("conform") > 0:
+    if "conform" in parts and run.seconds("conform") > 0 and not run.passed("conformance"):
         run.begin()
     for name in parts:
         print(f"== {gpu_plan.PARTS[name]}", flush=True)
@@ -200,6 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plan", action="store_true", help="say what would be done, and leave")
     parser.add_argument("--part", action="append", choices=list(DO), help="these parts only")
     parser.add_argument("--minutes", type=float, default=4.0, help="of the whole run, at most")
+    parser.add_argument("--again", action="store_true", help="also what the file has already")
     parser.add_argument("--commit", help="what is measured, for a copy without its history")
     args = parser.parse_args(argv)
     parts = [name for name in DO if name in (args.part or DO)]
@@ -207,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
         print(gpu_plan.text(args.out.name, parts))
         return 0
     try:
-        run = Record(args.out, args.minutes, args.commit)
+        run = Record(args.out, args.minutes, args.commit, again=args.again)
     except (ImportError, Unsupported) as error:
         print(f"no GPU that the CUDA backend can use: {error}", file=sys.stderr)
         return NO_GPU

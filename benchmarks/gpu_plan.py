@@ -25,7 +25,8 @@ CODECS = (
 # Whose encoder walks, or multiplies by a table: no target is a share of a copy.
 WALKS = ("trellis", "query")
 DIMS = (64, 128, 256)
-STEP = {"layers": 32, "heads": HEADS, "batch": 8, "head_dim": 128}
+STEP = {"layers": 32, "heads": HEADS, "batch": 8, "head_dim": 128, "sides": 8}
+LAYER = {"hidden": 4096, "query_heads": 32, "wide": 14336}
 # Contexts, and codecs of keys and values.
 PREFILL: dict[str, Any] = {
     "tokens": (8192, 32768),
@@ -65,6 +66,11 @@ class Row:
     shape: Shape
 
     @property
+    def key(self) -> dict[str, Any]:
+        """What tells it from other lines."""
+        return {"codec": self.codec, "d": self.head_dim, "shape": self.shape.name}
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the vectors."""
         return self.shape.pages * TOKENS * self.head_dim * 2
@@ -84,6 +90,19 @@ def rows() -> Iterator[Row]:
                 yield Row(codec, d, shape)
 
 
+def flops(tokens: int) -> float:
+    """Of the products of a layer over a prompt; attention counts the half below the diagonal."""
+    hidden, queries = LAYER["hidden"], LAYER["query_heads"]
+    weights = hidden * (2 * queries + 2 * HEADS) * STEP["head_dim"] + 3 * hidden * LAYER["wide"]
+    return 2.0 * tokens * weights + 2.0 * tokens**2 * queries * STEP["head_dim"]
+
+
+def place(*key: Any) -> tuple[int, ...]:
+    """Where a figure stands among those of its kind: the words of what it is of, in plan order."""
+    order = [*(s.name for s in reversed(SHAPES)), *CODECS, *DIMS, *PREFILL["tokens"]]
+    return tuple(order.index(word) if word in order else len(order) for word in reversed(key))
+
+
 def text(out: str, parts: list[str]) -> str:
     """What a run would do, for ``--plan``."""
     lines = [f"{name:<12} {PARTS[name]}" for name in parts]
@@ -96,7 +115,8 @@ def text(out: str, parts: list[str]) -> str:
             "  shapes    " + ", ".join(f"{s.name} ({s.pages} pages)" for s in SHAPES),
         ]
     if "step" in parts:
-        shape = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in STEP.items())
+        named = ((name.replace("_", " "), n) for name, n in STEP.items() if name != "sides")
+        shape = ", ".join(f"{n} {name}" for name, n in named)
         lines += ["", f"decode step: {shape}; every page of the batch fills at once"]
     if "prefill" in parts:
         pairs = ", ".join("/".join(names) for names in PREFILL["codecs"])

@@ -14,11 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import gpu_tables
-from benchmarks.gpu_plan import HEADS, PREFILL, STEP, TOKENS
+from benchmarks.gpu_plan import HEADS, LAYER, PREFILL, STEP, TOKENS, flops
 from benchmarks.gpu_timing import Flush, race
 from kakeya_ref.layout import page_layout
-
-HIDDEN, QUERY_HEADS, WIDE, DIM = 4096, 32, 14336, STEP["head_dim"]
 
 
 class Layer:
@@ -29,30 +27,26 @@ class Layer:
             made = torch.randn(rows, columns, device=device, dtype=torch.bfloat16)
             return made.mul_(rows**-0.5)
 
-        kept = (QUERY_HEADS + 2 * HEADS) * DIM
-        self.qkv, self.out = weight(HIDDEN, kept), weight(QUERY_HEADS * DIM, HIDDEN)
-        self.up, self.down = weight(HIDDEN, 2 * WIDE), weight(WIDE, HIDDEN)
-        frequencies = 500000.0 ** (-torch.arange(0, DIM, 2, device=device) / DIM)
+        hidden, wide, queries = LAYER["hidden"], LAYER["wide"], LAYER["query_heads"]
+        dim = self.dim = STEP["head_dim"]
+        self.sizes = [n * dim for n in (queries, HEADS, HEADS)]
+        self.qkv, self.out = weight(hidden, sum(self.sizes)), weight(queries * dim, hidden)
+        self.up, self.down = weight(hidden, 2 * wide), weight(wide, hidden)
+        frequencies = 500000.0 ** (-torch.arange(0, dim, 2, device=device) / dim)
         angles = torch.arange(tokens, device=device)[:, None] * frequencies
         both = torch.cat([angles, angles], 1)
         self.cos, self.sin = both.cos().bfloat16(), both.sin().bfloat16()
 
-    @staticmethod
-    def flops(tokens: int) -> float:
-        """Of the products of a call; attention counts the half below the diagonal."""
-        weights = HIDDEN * (2 * QUERY_HEADS + 2 * HEADS) * DIM + 3 * HIDDEN * WIDE
-        return 2.0 * tokens * weights + 2.0 * tokens**2 * QUERY_HEADS * DIM
-
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        sizes = [n * DIM for n in (QUERY_HEADS, HEADS, HEADS)]
-        parts = (F.rms_norm(x, (HIDDEN,)) @ self.qkv).split(sizes, 1)
-        q, k, v = (part.unflatten(1, (-1, DIM)).transpose(0, 1) for part in parts)
+        width = (x.shape[1],)
+        parts = (F.rms_norm(x, width) @ self.qkv).split(self.sizes, 1)
+        q, k, v = (part.unflatten(1, (-1, self.dim)).transpose(0, 1) for part in parts)
         q, k = self._turned(q), self._turned(k)
         y = F.scaled_dot_product_attention(
             q[None], k[None], v[None], is_causal=True, enable_gqa=True
         )
         x = x + y[0].transpose(0, 1).flatten(1) @ self.out
-        gate, up = (F.rms_norm(x, (HIDDEN,)) @ self.up).chunk(2, 1)
+        gate, up = (F.rms_norm(x, width) @ self.up).chunk(2, 1)
         return x + (F.silu(gate) * up) @ self.down, k, v
 
     def _turned(self, x: Tensor) -> Tensor:
@@ -71,7 +65,7 @@ def measure(backend: Any, tokens: int, flush: Flush, seconds: float) -> dict[str
     """
     device = backend.device
     layer = Layer(device, tokens)
-    x = torch.randn(tokens, HIDDEN, device=device, dtype=torch.bfloat16)
+    x = torch.randn(tokens, LAYER["hidden"], device=device, dtype=torch.bfloat16)
     _, *streams = layer(x)
     pages = HEADS * tokens // TOKENS
     slots, status = torch.randperm(pages, device=device), backend.new_status()
@@ -80,7 +74,7 @@ def measure(backend: Any, tokens: int, flush: Flush, seconds: float) -> dict[str
     def appender(names: tuple[str, str]) -> Any:
         calls = []
         for name, stream in zip(names, streams, strict=True):
-            layout = page_layout(name, DIM, TOKENS)
+            layout = page_layout(name, STEP["head_dim"], TOKENS)
             known = gpu_tables.of_pages(gpu_tables.beside(layout), per_head.copy())
             backend.prepare(layout, torch.bfloat16, directions=("encode",), tables=known)
             paged = stream.unflatten(1, (-1, TOKENS)).flatten(0, 1)
@@ -96,12 +90,12 @@ def measure(backend: Any, tokens: int, flush: Flush, seconds: float) -> dict[str
     runners = {"layer": lambda: layer(x)}
     runners |= {"/".join(names): appender(names) for names in PREFILL["codecs"]}
     times = race(runners, flush, min_seconds=seconds, min_samples=5, max_samples=50)
-    backend.raise_if_bad(status, page_layout("scalar", DIM, TOKENS), "encode")
+    backend.raise_if_bad(status, page_layout("scalar", STEP["head_dim"], TOKENS), "encode")
     found = {name: asdict(spread) for name, spread in times.items()}
     return {
         "tokens": tokens,
         "layers": STEP["layers"],
-        "flops": Layer.flops(tokens),
+        "flops": flops(tokens),
         "layer": found.pop("layer"),
         "encode": found,
     }

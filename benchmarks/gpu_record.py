@@ -1,4 +1,8 @@
-"""A GPU benchmark under way: what is known so far, the time left, and the files it becomes."""
+"""A GPU benchmark under way: what is known so far, the time left, and the files it becomes.
+
+A result file belongs to a device and has several runs: each adds what is missing, and every figure
+says which run it is of. So a run that is cut off has lost nothing, and the next one goes on.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import gpu_plan, machine
 from benchmarks.gpu_run import command
 from benchmarks.gpu_table import markdown, verdicts
+from kakeya_fast.cuda.compile import sources_hash
 
 # Seconds that a part may take, and that it should have: what parts after it should have is left to
 # them, as far as the run is that long.
@@ -25,6 +30,10 @@ LIMITS = {
 }
 
 
+# What tells an entry of each list of figures from the others.
+KEYS = {"rows": ("d", "codec", "shape"), "step": ("codec",), "prefill": ("tokens",)}
+
+
 class Record:
     """One run.
 
@@ -36,6 +45,8 @@ class Record:
         Of the whole run, at most.
     commit : str, optional
         What is measured, where the checkout itself cannot say.
+    again : bool
+        Measure what this device's file has of the same kernels once more.
 
     Raises
     ------
@@ -43,24 +54,73 @@ class Record:
         There is no GPU that the backend can use.
     """
 
-    def __init__(self, out: Path, minutes: float, commit: str | None = None) -> None:
+    def __init__(
+        self, out: Path, minutes: float, commit: str | None = None, *, again: bool = False
+    ) -> None:
         from kakeya_fast.cuda.backend import Backend
         from kakeya_fast.cuda.launch import CupyLauncher, cuda_device
 
-        self.out, self.minutes, self.begun = out, minutes, time.monotonic()
         self.launcher = CupyLauncher(cuda_device("cuda"))
         self.backend = Backend(launcher=self.launcher)
-        self.failed = False
+        told = machine.describe()
+        told["versions"] |= libraries()
+        told["commit"] = commit or told["commit"]
+        self.enter(out, minutes, describe(self.backend.device), told, again=again)
+
+    def enter(
+        self,
+        out: Path,
+        minutes: float,
+        device: dict[str, Any],
+        told: dict[str, Any],
+        *,
+        again: bool,
+    ) -> None:
+        """Begin a run on a device, after those of its file."""
+        self.out, self.minutes, self.begun = out, minutes, time.monotonic()
+        self.failed, self.again = False, again
         self.parts = list(LIMITS)
         self.behind: subprocess.Popen[str] | None = None
-        self.result: dict[str, Any] = machine.describe() | {
-            "device": describe(self.backend.device),
-            "checks": [],
-            "not_run": [],
-        }
-        self.result["versions"] |= libraries()
-        self.result["commit"] = commit or self.result["commit"]
-        self.name = "gpu-" + slug(self.result["device"]["name"])
+        self.name = "gpu-" + slug(device["name"])
+        self.path = out / f"{self.name}.json"
+        self.result: dict[str, Any] = {"device": device, "runs": [], **{name: [] for name in KEYS}}
+        if self.path.exists():
+            self.result |= json.loads(self.path.read_text("utf-8"))
+        self.run = told | {"kernels": sources_hash()[:12], "checks": [], "not_run": []}
+        self.result["runs"].append(self.run)
+
+    def has(self, where: str, **key: Any) -> bool:
+        """Whether a figure of these kernels is there and not to be measured again."""
+        found = self._find(where, key)
+        return found is not None and self._counts(self.result["runs"][found["run"]])
+
+    def knows(self, where: str, **key: Any) -> bool:
+        """Whether a figure of any kernels is there."""
+        return self._find(where, key) is not None
+
+    def passed(self, check: str) -> bool:
+        """Whether a check went well with these kernels, and is not to be made again."""
+        return any(
+            text.startswith(check)
+            for run in self.result["runs"]
+            if self._counts(run)
+            for text in run["checks"]
+        )
+
+    def _counts(self, run: dict[str, Any]) -> bool:
+        return run is self.run or (not self.again and run["kernels"] == self.run["kernels"])
+
+    def _find(self, where: str, key: dict[str, Any]) -> dict[str, Any] | None:
+        known = self.result[where]
+        return next((x for x in known if all(x[k] == key[k] for k in KEYS[where])), None)
+
+    def add(self, where: str, found: dict[str, Any]) -> None:
+        """Enter a figure, in place of an older one, and save."""
+        old = self._find(where, found)
+        if old is not None:
+            self.result[where].remove(old)
+        self.result[where].append(found | {"run": len(self.result["runs"]) - 1})
+        self.save()
 
     def begin(self) -> None:
         """Have the kernels of the suite drawn and compiled beside what comes first."""
@@ -82,23 +142,27 @@ class Record:
     def say(self, text: str, *, ok: bool) -> None:
         """Enter the outcome of a check."""
         self.failed |= not ok
-        self.result["checks"].append(text if ok else f"**failed**: {text}")
+        self.run["checks"].append(text if ok else f"**failed**: {text}")
         print(text if ok else f"FAILED: {text}", flush=True)
 
     def leave(self, text: str) -> None:
         """Enter what did not happen."""
-        self.result["not_run"].append(text)
+        self.run["not_run"].append(text)
         print(f"not run: {text}", flush=True)
 
     def save(self) -> None:
         """Write what is known so far: JSON, and the table beside it."""
-        self.result["seconds"] = time.monotonic() - self.begun
-        self.result["targets"] = verdicts(self.result.get("rows", []))
+        self.run["seconds"] = time.monotonic() - self.begun
+        for where, key in KEYS.items():
+            self.result[where].sort(key=lambda x, key=key: gpu_plan.place(*(x[k] for k in key)))
         self.out.mkdir(parents=True, exist_ok=True)
-        path = self.out / f"{self.name}.json"
         kept = short(self.result)
-        path.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
-        path.with_suffix(".md").write_text(markdown(kept), "utf-8")
+        kept["targets"] = verdicts(kept)
+        # Renamed into place: a run that is cut off while it writes leaves the file of before.
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+        fresh.replace(self.path)
+        self.path.with_suffix(".md").write_text(markdown(kept), "utf-8")
 
 
 def describe(device: Any) -> dict[str, Any]:

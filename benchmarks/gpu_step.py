@@ -19,8 +19,6 @@ from kakeya_ref.layout import page_layout
 from kakeya_ref.skeletons import Skeleton
 from kakeya_ref.types import PageLayout
 
-SIDES = 8
-
 
 def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str, Any]:
     """The step in which every sequence fills a page: K and V of all layers, into one pool; keys
@@ -58,7 +56,7 @@ def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str,
     for beside in (every, *single):
         backend.prepare(layout, torch.bfloat16, directions=("encode",), tables=beside)
     apart = [row.clone() for row in x]
-    sides = [torch.cuda.Stream(device) for _ in range(SIDES)]
+    sides = [torch.cuda.Stream(device) for _ in range(STEP["sides"])]
 
     def together() -> None:
         flat = slots.flatten()
@@ -76,7 +74,7 @@ def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str,
         for side in sides:
             side.wait_stream(main)
         for i, (vectors, where, beside) in enumerate(zip(x, slots, single, strict=True)):
-            with torch.cuda.stream(sides[i % SIDES]):
+            with torch.cuda.stream(sides[i % STEP["sides"]]):
                 backend.append(vectors, layout, pool, where, status=status, tables=beside)
         for side in sides:
             main.wait_stream(side)
@@ -96,7 +94,7 @@ def measure(backend: Any, codec: str, flush: Flush, seconds: float) -> dict[str,
     return {
         "codec": str(layout.codec),
         "launches": streams,
-        "sides": SIDES,
+        "sides": STEP["sides"],
         "pages": streams * pages,
         "vector_bytes": x.nbytes,
         "packed_bytes": pool.nbytes,

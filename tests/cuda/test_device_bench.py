@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from contextlib import nullcontext
-from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -24,7 +21,6 @@ from benchmarks import (
     gpu_run,
     gpu_sanitizer,
     gpu_step,
-    gpu_table,
 )
 from benchmarks.timing import Spread
 from kakeya_fast.cuda import Backend, params
@@ -46,146 +42,6 @@ def test_without_a_gpu_it_leaves_with_3(capsys, tmp_path) -> None:
     assert gpu.main(["--out", str(tmp_path / "out")]) == gpu.NO_GPU == 3
     assert "no CUDA device" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def made_up_row(share: float) -> dict:
-    spread = {"p20": 1e-3, "median": 2e-3, "p80": 4e-3, "samples": 10}
-    return {
-        "codec": "fp8",
-        "d": 64,
-        "shape": gpu_plan.SHAPES[-1].name,
-        "pages": 32,
-        "vector_bytes": 4_000_000,
-        **{name: spread for name in ("copy", "encode", "decode")},
-        "encode_of_copy": share,
-        "decode_of_copy": share,
-    }
-
-
-def test_rates_and_targets_of_a_row() -> None:
-    """The numbers are made up, for a device that does not exist."""
-    rows = [made_up_row(0.4), made_up_row(0.4) | {"shape": "1 page"}]
-    step = {"codec": "fp8", "launches": 64, "pages": 4096, "sides": 8}
-    times = {"together": 5e-5, "gathered": 6e-5, "aside": 7e-5, "by_layer": 1e-4, "eager": 1e-3}
-    for name, seconds in times.items():
-        step[name] = {"p20": seconds, "median": seconds, "p80": seconds}
-    slow, fast = ({"p20": t, "median": t, "p80": t} for t in (2e-2, 5e-4))
-    encode = {"trellis/trellis": fast, "query/trellis": slow}
-    prefill = {"tokens": 8192, "layers": 32, "flops": 1.0, "layer": slow, "encode": encode}
-    result = {
-        "device": {"name": "None", "processors": 1, "memory": 2**30, "l2": 2**20, "driver": "0"},
-        **{"date": "today", "commit": "none", "seconds": 1.0, "versions": {"cupy": "0"}},
-        **{
-            "rows": rows,
-            "targets": gpu_table.verdicts(rows),
-            "checks": ["one"],
-            "not_run": ["two"],
-            "prefill": [prefill, prefill | {"layer": fast}],
-            "step": [
-                step,
-                step | {"together": step["by_layer"]},
-                {k: v for k, v in step.items() if k != "together"} | {"codec": "e8"},
-            ],
-        },
-    }
-    assert [(v["what"], v["met"]) for v in result["targets"]] == [
-        ("encode", True),
-        ("decode", False),
-    ]
-    text = gpu_table.markdown(result)
-    assert "| `fp8` | 128k tokens | 64 | 2 | 2 [1, 4] | 40% | 2 [1, 4] | 40% |" in text
-    assert "| `fp8` | decode | 64 | 40% | 50% | **missed** |" in text
-    times = "50 [50, 50] | 60 [60, 60] | 70 [70, 70] | 100 [100, 100] | 1000 [1000, 1000]"
-    assert f"| `fp8` | met | {times} |" in text
-    pair = "`trellis/trellis` | 20 [20, 20] | 0.5 [0.5, 0.5] | 2.5%"
-    assert f"| 8192 | {pair} | met |" in text
-    assert "| 8192 | `query/trellis` | 20 [20, 20] | 20 [20, 20] | 100.0% |  |" in text
-    assert "100.0% | **missed** |" in text
-    assert "| `fp8` | **missed** | 100 [100, 100] |" in text
-    assert "| `e8` | not measured |  | 60 [60, 60] | 70 [70, 70] | 100 [100, 100] |" in text
-    assert "64 launches" in text
-    assert "4096 pages" in text
-    assert "* one" in text
-    assert "* two" in text
-
-
-RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("gpu-nvidia-*.json"))
-
-
-def test_committed_tables_say_what_their_json_does() -> None:
-    assert RESULTS
-    for path in RESULTS:
-        stored = json.loads(path.read_text("utf-8"))
-        assert path.with_suffix(".md").read_text("utf-8") == gpu_table.markdown(stored)
-        assert stored["targets"] == gpu_table.verdicts(stored["rows"])
-        assert stored["rows"]
-
-
-class Quiet(gpu_record.Record):
-    """A record without a device."""
-
-    def __init__(self, out: Path) -> None:
-        self.out, self.minutes, self.begun, self.failed = (
-            out,
-            8.5,
-            gpu_record.time.monotonic(),
-            False,
-        )
-        self.name, self.result = "gpu-none", {"checks": [], "not_run": [], "rows": []}
-        self.behind, self.parts = None, list(gpu_record.LIMITS)
-
-
-def test_a_step_that_breaks_does_not_end_the_run(monkeypatch, tmp_path) -> None:
-    done: list[str] = []
-
-    def breaks(run: gpu_record.Record) -> None:
-        raise RuntimeError("it broke")
-
-    monkeypatch.setattr(gpu_record, "markdown", lambda result: "text")
-    monkeypatch.setattr(gpu, "DO", {"compile": breaks, "step": lambda run: done.append("step")})
-    run = Quiet(tmp_path / "out")
-    gpu.carry_out(run, ["compile", "step"])
-    assert done == ["step"]
-    assert run.failed
-    saved = json.loads((tmp_path / "out" / "gpu-none.json").read_text("utf-8"))
-    assert saved["checks"] == ["**failed**: compile: RuntimeError: it broke"]
-
-
-def test_a_step_without_time_is_left_out_by_name(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(gpu_record, "markdown", lambda result: "text")
-    run = Quiet(tmp_path)
-    run.minutes = 0
-    gpu.carry_out(run, list(gpu.DO))
-    assert len(run.result["not_run"]) == len(gpu.DO)
-    assert not run.failed
-
-
-def test_limits_fit_into_four_minutes() -> None:
-    assert list(gpu.DO) == list(gpu_plan.PARTS) == list(gpu_record.LIMITS)
-    assert all(due <= most for most, due in gpu_record.LIMITS.values())
-    assert sum(due for _, due in gpu_record.LIMITS.values()) < 0.8 * 4 * 60
-
-
-@pytest.mark.parametrize("minutes", [0.5, 1.7, 4])
-@pytest.mark.parametrize("parts", [["compile", "step", "prefill", "bandwidth"], ["conform"]])
-def test_a_short_run_shares_its_time_out(monkeypatch, tmp_path, minutes, parts) -> None:
-    """No part is left out for the sake of parts that were not asked for, or of later ones."""
-    monkeypatch.setattr(gpu_record, "markdown", lambda result: "text")
-    run, clock, given = Quiet(tmp_path), [0.0], {}
-
-    def spend(name: str, run: gpu_record.Record) -> None:
-        given[name] = run.seconds(name)
-        clock[0] += given[name]
-
-    monkeypatch.setattr(gpu_record.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(gpu, "DO", {name: partial(spend, name) for name in parts})
-    run.begun, run.minutes, run.begin = 0.0, minutes, lambda: None
-    gpu.carry_out(run, parts)
-    assert list(given) == parts
-    due = sum(gpu_record.LIMITS[name][1] for name in parts)
-    for name, seconds in given.items():
-        assert seconds >= 0.99 * gpu_record.LIMITS[name][1] * min(1, 60 * minutes / due)
-    assert clock[0] <= 60 * minutes + 1e-6
 
 
 def offers(codec_id: str) -> bool:
@@ -253,8 +109,9 @@ def test_what_is_timed_is_judged(on_the_host, monkeypatch, codec) -> None:
 
 @pytest.mark.usefixtures("compiler")
 def test_a_layer_makes_the_keys_that_are_encoded(on_the_host, monkeypatch) -> None:
-    for name, value in (("HIDDEN", 64), ("QUERY_HEADS", 16), ("WIDE", 96), ("DIM", 64)):
-        monkeypatch.setattr(gpu_prefill, name, value)
+    for name, value in {"hidden": 64, "query_heads": 16, "wide": 96}.items():
+        monkeypatch.setitem(gpu_plan.LAYER, name, value)
+    monkeypatch.setitem(gpu_plan.STEP, "head_dim", 64)
     found = gpu_prefill.measure(on_the_host, 64, None, 0)
     pairs = ["/".join(names) for names in gpu_plan.PREFILL["codecs"]]
     assert list(found["encode"]) == pairs
