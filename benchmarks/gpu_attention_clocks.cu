@@ -41,9 +41,5 @@ extern "C" __global__ void __launch_bounds__(KAKEYA_WARPS * 32, KAKEYA_RESIDENT)
   __syncthreads();
   CLOCK(8);
   attend_merge(p, k, warp);
-  if (p.turned) {
-    __syncthreads();
-    attend_turn(p, k, warp);
-  }
   CLOCK(9);
 }

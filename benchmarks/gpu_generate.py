@@ -27,7 +27,7 @@ from benchmarks.gpu_conform import Recorder
 from kakeya_fast.cuda import attend_plan, params
 from kakeya_fast.cuda import compile as compiler
 from kakeya_fast.cuda.compile import Unit
-from kakeya_fast.hf import build_kakeya_cache, decode
+from kakeya_fast.hf import build_kakeya_cache
 from kakeya_fast.selftest import prove
 from kakeya_ref.layout import page_layout
 from kakeya_ref.registry import parse_codec
@@ -268,8 +268,7 @@ def units(codecs: list[str], shape: Model) -> list[Unit]:
         layouts = (page_layout(codec, shape.head_dim, TOKENS),) * 2
         found[compiler.unit(layouts[0], "bfloat16", "encode")] = None
         tuned = attend_plan.tuning(layouts, rows)
-        kind = params.KINDS["bfloat16" if decode.TURNED else "float32"]
-        numbers = attend_plan.numbers(layouts, kind, rows, tuned, turned=decode.TURNED)
+        numbers = attend_plan.numbers(layouts, params.KINDS["float32"], rows, tuned)
         found[Unit("attend.cu", numbers.defines(tuned.resident), (attend_plan.ENTRY,))] = None
     return list(found)
 

@@ -20,7 +20,6 @@ from kakeya_ref.types import PageLayout
 
 RULE = "attend.operand.fits"
 WARP = 32
-NOBODY = (NULL, NULL, 0, 0, 0)
 KNOWN = 512  # sets of pages that have been looked at: those of every layer of a model
 
 
@@ -47,8 +46,6 @@ class Attention:
         Of the queries.
     softcap, window, bias : bool
         Whether calls have them.
-    turned : bool
-        Whether queries, other partials and results are in the basis of the model.
     tuned : Tuning, optional
     splits : int, optional
         Blocks that share the pages of one KV head; chosen to fill the device if not given.
@@ -71,7 +68,6 @@ class Attention:
         softcap: bool = False,
         window: bool = False,
         bias: bool = False,
-        turned: bool = False,
         tuned: plan.Tuning | None = None,
         splits: int | None = None,
     ) -> None:
@@ -83,7 +79,7 @@ class Attention:
         kind = params.KINDS[checks.dtype_name(dtype)]
         tuned = tuned or plan.tuning(layouts, rows, launcher.shared)
         self.numbers = plan.numbers(
-            layouts, kind, rows, tuned, softcap=softcap, window=window, bias=bias, turned=turned
+            layouts, kind, rows, tuned, softcap=softcap, window=window, bias=bias
         )
         self._launcher, self._layouts, self._dtype = launcher, layouts, dtype
         self._shared = self.numbers.shared
@@ -136,15 +132,12 @@ class Attention:
             Pages of each row; those from there on are not looked at.
         other : (B, H, M, E) and (B, H, M) float32, optional
             A partial over other tokens, in the coded basis of V, that is merged into the result.
-            Where calls are turned, the first is of the object's dtype, in the model's basis, and
-            may be strided.
         out, lse : optional
             Filled in place of new tensors.
 
         Returns
         -------
-        out : (B, H, M, E) float32, in the coded basis of V; where calls are turned,
-            (B, Q, H * G, E) of the object's dtype, in the model's basis
+        out : (B, H, M, E) float32, in the coded basis of V
         lse : (B, H, M) float32
 
         Raises
@@ -166,19 +159,16 @@ class Attention:
         if bias is not None:
             bias = bias.reshape(batch, heads, rows)
             _same(bias, (batch, heads, rows), torch.float32, device, "bias")
-        shape, made, dtype = (batch, heads, rows), (batch, heads, rows, n.dv), torch.float32
-        others = NOBODY
-        if n.turned:
-            dtype = self._dtype
-            made = batch, paged.queries, heads * rows // paged.queries, n.dv
+        shape, made = (batch, heads, rows), (batch, heads, rows, n.dv)
+        others: Args = (NULL, NULL)
         if other is not None:
-            _same(other[0], (*shape, n.dv), dtype, device, "other", inner=bool(n.turned))
+            _same(other[0], made, torch.float32, device, "other")
             _same(other[1], shape, torch.float32, device, "other")
-            others = other[0].data_ptr(), other[1].data_ptr(), *other[0].stride()[:3]
+            others = other[0].data_ptr(), other[1].data_ptr()
         if out is None:
-            out = torch.empty(made, dtype=dtype, device=device)
+            out = torch.empty(made, dtype=torch.float32, device=device)
         else:
-            _same(out, made, dtype, device, "out")
+            _same(out, made, torch.float32, device, "out")
         if lse is None:
             lse = torch.empty(shape, dtype=torch.float32, device=device)
         else:

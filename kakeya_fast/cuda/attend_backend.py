@@ -59,7 +59,7 @@ class Attends:
         dtype : torch.dtype
             Of the queries.
         **flags
-            ``softcap``, ``window``, ``bias``: whether calls have them; ``turned``.
+            ``softcap``, ``window``, ``bias``: whether calls have them.
 
         Raises
         ------
@@ -105,8 +105,7 @@ class Attends:
     ) -> tuple[Tensor, Tensor]:
         """A partial of attention over packed pages; operands as for :class:`Attention`.
 
-        With ``turned=True`` queries, other partials and results are in the model's basis. Does not
-        wait for the device.
+        Does not wait for the device.
 
         Raises
         ------
@@ -117,7 +116,6 @@ class Attends:
         if paged.frame is not None:
             return self._by_frames(q, k_pages, v_pages, layouts, paged, scaling, **options)
         flags = {k: options.get(k) is not None for k in ("softcap", "window", "bias")}
-        flags["turned"] = options.pop("turned", False)
         shape = q.shape[0], q.shape[1], q.shape[-2]
         made = self.prepare_attend(layouts, shape, paged.slots.shape[2], q.dtype, **flags)
         return made(q, k_pages, v_pages, paged, scaling, **options)

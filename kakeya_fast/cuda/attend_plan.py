@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kakeya_ref.tables import lloyd_max, signs, trellis_values
+from kakeya_ref.tables import lloyd_max, trellis_values
 from kakeya_ref.types import PageLayout
 
 HEAD_DIMS = (64, 128, 256)
@@ -24,7 +24,7 @@ ENTRY = "kakeya_attend"
 MOST_SPLITS = 127
 FIELDS = (
     *("D", "DV", "P", "T", "KIND", "KB", "VB", "KC", "VC", "NT", "WARPS", "STAGES"),
-    *("SOFTCAP", "WINDOW", "BIAS", "TURNED"),
+    *("SOFTCAP", "WINDOW", "BIAS"),
 )
 
 
@@ -46,7 +46,6 @@ class Numbers(NamedTuple):
     softcap: int = 0
     window: int = 0
     bias: int = 0
-    turned: int = 0
 
     @property
     def rows(self) -> int:
@@ -62,8 +61,6 @@ class Numbers(NamedTuple):
     def shared(self) -> int:
         """Bytes of shared memory of a block."""
         tiles = max(self.warps * self.stages * self.stage, self.warps * self.dv * self.rows * 4)
-        if self.turned:
-            tiles = max(tiles, (128 + self.dv) * self.rows * 4)
         rest = self.rows * (2 * self.d + 12 + 8 * (self.warps + 1)) + 16
         named = max(_named(self.kb, self.kc), _named(self.vb, self.vc))
         return tiles + rest + 256 * named
@@ -149,7 +146,6 @@ def numbers(
     softcap: bool = False,
     window: bool = False,
     bias: bool = False,
-    turned: bool = False,
 ) -> Numbers:
     """Numbers of a call with ``rows`` query rows for each KV head."""
     k, v = layouts
@@ -170,7 +166,6 @@ def numbers(
         int(softcap),
         int(window),
         int(bias),
-        int(turned),
     )
 
 
@@ -191,17 +186,15 @@ def _eights(layouts: tuple[PageLayout, PageLayout], rows: int) -> int:
 
 @lru_cache(maxsize=64)
 def tables(*layouts: PageLayout) -> NDArray[np.uint32]:
-    """Values of the codes of both streams, and signs, as kernels/attend_plan.cuh names them.
+    """Values of the codes of both streams, as kernels/attend_plan.cuh names them.
 
     Values are kept times a constant, and gains over it, that makes the values round well.
 
     Rule: scalar.decode.product, trellis.decode.product, scale.byte.grid
     """
-    words = np.zeros(58, np.uint32)
+    words = np.zeros(42, np.uint32)
     for stream, layout in enumerate(layouts):
-        codec, at = layout.codec, 42 + 8 * stream
-        flips = np.packbits(signs(codec.integer("seed"), layout.head_dim) < 0, bitorder="little")
-        words[at : at + layout.head_dim // 32] = flips.view("<u4")
+        codec = layout.codec
         if codec.id == "trellis":  # these numbers are exact
             lower = trellis_values(codec.integer("b"))[:16].astype(np.float64)
             patterns, scale = _patterns(lower, bool(stream)), 1.0

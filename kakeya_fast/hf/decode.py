@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("kakeya")
 HALVES = (torch.float16, torch.bfloat16)
-# Whether the kernel itself rotates queries and results: six calls less for each layer. It passes
-# the host build's tests and has not run on a device; what stands here by default has.
-TURNED = False
 _flash = ["cuda"]  # kinds of devices whose fused attention tells the log-sum-exp
 
 
@@ -124,12 +121,9 @@ def attend(
         given = s_aux.float().view(1, state.heads, -1, 1).expand(-1, -1, -1, count).flatten(2)
         both = torch.logaddexp(lse, given)
         out, lse = out * (lse - both).exp()[..., None], both
-    if not TURNED:
-        into_k, into_v, out_of_v = reader.bases
-        other = _times(out.float(), into_v).contiguous(), lse.contiguous()
-        rows = _times(rows.float(), into_k).contiguous()
-    else:
-        other = out.to(query.dtype), lse.contiguous()
+    into_k, into_v, out_of_v = reader.bases
+    other = _times(out.float(), into_v).contiguous(), lse.contiguous()
+    rows = _times(rows.float(), into_k).contiguous()
     at = state.device, batch, state.length - count
     origin = _origins.get(at, lambda: _full(*at))
     table = state.pages.block_table().on(state.device, state.policy.residual, state.step_from)
@@ -142,10 +136,7 @@ def attend(
         softcap=softcap,
         window=window,
         other=other,
-        **({"turned": True} if TURNED else {}),
     )
-    if TURNED:
-        return out
     out = _times(out, out_of_v).to(query.dtype).unflatten(2, (-1, count))
     return out.flatten(1, 2).transpose(1, 2).contiguous()
 

@@ -208,38 +208,6 @@ def test_a_partial_over_other_tokens_is_merged(launcher) -> None:
     assert torch.equal(got[1][~seen], other[1][~seen])
 
 
-@pytest.mark.parametrize("name", ["plain", "four-bits", "two-bits", "mixed-64-rows", "walks-256"])
-def test_a_turned_call_is_the_same_in_the_basis_of_the_model(launcher, name) -> None:
-    """Rule: attend.basis.once, attend.merge"""
-    rotation = pytest.importorskip("kakeya_fast.hf.basis", exc_type=ImportError).rotation
-    s = SHAPES[name]._replace(dtype="float32")
-    s = s._replace(k=seeded(s.k, 3), v=seeded(s.v, 5))
-    case, to = Case(s, launcher), launcher.device
-    q, k, v, paged, scaling = case.given()
-    into_k, into_v = (rotation(layout, torch.float32, to) for layout in case.layouts)
-    other = torch.randn(s.batch, s.heads, q.shape[3], s.e, device=to)
-    lse = torch.randn(other.shape[:3], device=to)
-    wanted, _ = case.attention()(q, k, v, paged, scaling, other=(other @ into_v.T, lse))
-    wanted = (wanted @ into_v).unflatten(2, (s.groups, s.queries)).permute(0, 3, 1, 2, 4)
-    strided = other.transpose(1, 2).contiguous().transpose(1, 2)
-    given = (q[:, :, 0] @ into_k).contiguous(), k, v, paged, scaling
-    turned = case.attention(turned=True)
-    got, _ = turned(*given, other=(strided, lse))
-    assert got.shape == (s.batch, s.queries, s.heads * s.groups, s.e)
-    torch.testing.assert_close(got, wanted.flatten(2, 3), rtol=2e-3, atol=2e-3)
-    half = case.attention(turned=True, dtype=torch.bfloat16)
-    rough, _ = half(given[0].bfloat16(), *given[1:], other=(strided.bfloat16(), lse))
-    assert rough.dtype is torch.bfloat16
-    torch.testing.assert_close(rough.float(), got, rtol=3e-2, atol=3e-2)
-    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] other"):
-        turned(*given, other=(strided.bfloat16(), lse))
-
-
-def seeded(codec: str, seed: int) -> str:
-    """The same codec with other signs, and on a seed of 0 none."""
-    return f"{codec},seed={seed}" if ":" in codec else f"{codec}:seed={seed}"
-
-
 def test_rows_of_fewer_pages_end_where_the_count_says(launcher) -> None:
     """Rule: attend.row.independent, attend.input.untouched"""
     case = Case(Shape(pages=12), launcher)

@@ -75,15 +75,9 @@ CASES = {
 }
 
 
-TURNED = ("padding", "crops", "halves")
-
-
-@pytest.mark.parametrize(
-    ("case", "turned"), [(case, False) for case in CASES] + [(case, True) for case in TURNED]
-)
-def test_a_step_reads_what_decoding_reads(device, case, turned, monkeypatch) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_reads_what_decoding_reads(device, case, monkeypatch) -> None:
     """Rule: cache.attend.fused, cache.read.recent-exact, cache.read.own-page-exact"""
-    monkeypatch.setattr(decode, "TURNED", turned)
     options = CASES[case]
     if "s_aux" in options:
         options = options | {"s_aux": options["s_aux"].to(device)}

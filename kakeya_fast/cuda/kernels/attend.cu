@@ -27,8 +27,4 @@ extern "C" __global__ void __launch_bounds__(KAKEYA_WARPS * 32, KAKEYA_RESIDENT)
   attend_weigh(p, k, warp);
   __syncthreads();
   attend_merge(p, k, warp);
-  if (p.turned) {
-    __syncthreads();
-    attend_turn(p, k, warp);
-  }
 }

@@ -2,13 +2,23 @@
 #pragma once
 
 #include "attend_tile.cuh"
-#include "attend_turn.cuh"
 
 namespace kakeya {
 
 constexpr float LOG2E = 1.44269504f, LN2 = 0.693147181f;
 constexpr int AT_ONCE = 16;  // partials that a lane asks for before it waits
 constexpr int SHARE = 4;  // partials of a lane: with one over other tokens, 127 at most
+
+/// A number of a tensor of the queries' type, at a place counted in numbers.
+KAKEYA_FN Lane<float> read_number(int kind, const void* from, const Lane<i64>& at,
+                                  const Lane<bool>& on) {
+  if (kind == F32) {
+    Lane<u32> w;
+    read_words<1>(from, at * i64(4), on, &w);
+    return real(w);
+  }
+  return half_of(kind, read_small<u16>(from, at * i64(2), on), 0);
+}
 
 struct QueryRow {
   Lane<float> x[K_OCTETS];
@@ -27,7 +37,6 @@ KAKEYA_FN QueryRow read_query(Attend p, const Block& k, int row) {
     const Lane<int> octet = lane / 8 + 4 * i;
     const Lane<int> field = field_of(code_of_stream(p, false), octet, nibble);
     q.x[i] = read_number(p.kind, a.q, cast<i64>(field) + begin, there);
-    if (p.turned) q.x[i] = flipped(a, false, field, q.x[i]);
   }
   return q;
 }
@@ -38,7 +47,6 @@ KAKEYA_FN void stage_query(Attend p, const Block& k, int row, QueryRow q) {
   const int m = k.first_m + row;
   const bool there = m < a.rows;
   const Lane<int> lane = lane_number(), nibble = lane % 8;
-  if (p.turned) turn(q.x, p.D / 32, root_of(p.D));
   Lane<float> largest = 0.0f;
   KAKEYA_UNROLL
   for (int i = 0; i < p.D / 32; ++i) largest = greatest(largest, real(bits(q.x[i]) & MAGNITUDE));
@@ -294,7 +302,7 @@ KAKEYA_FN void attend_merge(Attend p, const Block& k, int warp) {
         (cast<i64>(row) + ((i64(k.row) * a.heads + k.head) * a.rows + k.first_m)) * i64(p.DV) +
         cast<i64>(field);
     Lane<float> sum = 0.0f;
-    if (a.other && !p.turned) {
+    if (a.other) {
       const Lane<u32> from = cast<u32>((row + a.splits * rows_of(p)) * 4);
       sum = mul(real(read_shared(k.shared, from, true)), read_number(F32, a.other, out, on));
     }
@@ -315,44 +323,7 @@ KAKEYA_FN void attend_merge(Attend p, const Block& k, int warp) {
       }
     }
     const Lane<u32> word = bits(sum);
-    if (p.turned) {
-      const Lane<u32> to = cast<u32>((row * p.DV + field) * 4);
-      write_shared<1>(k.shared + shared_merged(p), to, on, &word);
-    } else {
-      write_words<1>(a.out, out * i64(4), on, &word);
-    }
-  }
-}
-
-/// Step 8, by the last block, in the model's basis: turn the merged result back, and only then take
-/// in the partial over other tokens.
-KAKEYA_FN void attend_turn(Attend p, const Block& k, int warp) {
-  const AttendArgs& a = *k.a;
-  const int groups = a.rows / a.queries;
-  KAKEYA_ROLLED
-  for (int row = warp; row < rows_of(p) && k.first_m + row < a.rows; row += p.warps) {
-    const int m = k.first_m + row;
-    const i64 query = i64(k.row) * a.queries + m % a.queries;
-    const i64 to = ((query * a.heads + k.head) * groups + m / a.queries) * p.DV;
-    const i64 from = k.row * a.other_row + k.head * a.other_head + m * a.other_m;
-    Lane<float> x[2 * V_OCTETS];
-    KAKEYA_UNROLL
-    for (int i = 0; i < p.DV / 32; ++i) {
-      const Lane<u32> at = cast<u32>((lane_number() + (32 * i + row * p.DV)) * 4);
-      x[i] = real(read_shared(k.shared + shared_merged(p), at, true));
-    }
-    turn(x, p.DV / 32, root_of(p.DV));
-    const Lane<float> weight =
-        real(read_shared(k.shared, Lane<u32>(u32((row + a.splits * rows_of(p)) * 4)), true));
-    KAKEYA_UNROLL
-    for (int i = 0; i < p.DV / 32; ++i) {
-      const Lane<int> field = lane_number() + 32 * i;
-      x[i] = flipped(a, true, field, x[i]);
-      if (a.other) {
-        x[i] = fused(weight, read_number(p.kind, a.other, cast<i64>(field) + from, true), x[i]);
-      }
-      write_number(p.kind, a.out, cast<i64>(field) + to, x[i]);
-    }
+    write_words<1>(a.out, out * i64(4), on, &word);
   }
 }
 

@@ -10,15 +10,14 @@
       const int *count, const long long *origin, const void *q, const float *bias,                  \
       const unsigned int *tables, long long scaling, long long softcap, long long window,     \
       long long pages, long long heads, long long rows, long long queries, long long splits, float *work,      \
-      unsigned int *tickets, const void *other, const float *other_lse, long long other_row,       \
-      long long other_head, long long other_m, void *out, float *lse
+      unsigned int *tickets, const float *other, const float *other_lse, float *out, float *lse
 
 #define KAKEYA_ATTEND_GIVEN                                                                   \
   {                                                                                           \
     k_pool, v_pool, k_stride, v_stride, slots, slot_row, slot_head, first, length, since,     \
         page_row, count, origin, q, bias, tables, pattern(scaling), pattern(softcap),         \
         int(window), int(pages), int(heads), int(rows), int(queries), int(splits), work, tickets, other,  \
-        other_lse, other_row, other_head, other_m, out, lse                                                                   \
+        other_lse, out, lse                                                                   \
   }
 
 namespace kakeya {

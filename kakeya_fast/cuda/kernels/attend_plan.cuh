@@ -28,7 +28,6 @@ struct Attend {
   KAKEYA_NUMBER(softcap, KAKEYA_SOFTCAP)
   KAKEYA_NUMBER(window, KAKEYA_WINDOW)
   KAKEYA_NUMBER(bias, KAKEYA_BIAS)
-  KAKEYA_NUMBER(turned, KAKEYA_TURNED)   // whether queries and results are in the model's basis
 };
 #undef KAKEYA_NUMBER
 
@@ -75,19 +74,14 @@ struct AttendArgs {
   int splits;                          // blocks that share a head's pages
   float* work;                         // partial results of all blocks
   u32* tickets;                        // one for each head and block of rows, zero between calls
-  // (B, H, M, DV) and (B, H, M): a partial to merge, or null. In the model's basis it is of the
-  // queries' type and strided, and the result is (B, Q, H * G, DV) of that type.
-  const void* other;
-  const float* other_lse;
-  i64 other_row, other_head, other_m;
-  void* out;                           // (B, H, M, DV)
+  const float *other, *other_lse;      // (B, H, M, DV) and (B, H, M): a partial to merge, or null
+  float* out;                          // (B, H, M, DV)
   float* lse;                          // (B, H, M)
 };
 
-// Words of the table, for K and then V: 16 numbers (of a walk, those of the lower half), the low and the high bytes of 8 of them, and
-// the exponent that a scale byte of 0 would stand for, as a float, and a bit for each sign of the
-// rotation.
-constexpr int NUMBERS = 0, BYTES = 32, EXPONENTS = 40, SIGNS = 42;
+// Words of the table, for K and then V: 16 numbers (of a walk, those of the lower half), the low and
+// the high bytes of 8 of them, and the exponent that a scale byte of 0 would stand for, as a float.
+constexpr int NUMBERS = 0, BYTES = 32, EXPONENTS = 40;
 
 KAKEYA_FN constexpr int base_bits(int b) { return b == 3 ? 2 : b; }
 KAKEYA_FN constexpr int rows_of(Attend p) { return 8 * p.NT; }
@@ -108,11 +102,8 @@ KAKEYA_FN constexpr int stage_bytes(Attend p) {
 // Shared memory of a block: the stages of each warp, where partial results lie afterwards; then
 // what all warps share.
 KAKEYA_FN constexpr int larger(int a, int b) { return a > b ? a : b; }
-// Behind the weights of partials, in the end: merged numbers that are still to be turned.
-KAKEYA_FN constexpr int shared_merged(Attend p) { return 128 * rows_of(p) * 4; }
 KAKEYA_FN constexpr int shared_queries(Attend p) {
-  return larger(larger(p.warps * p.stages * stage_bytes(p), p.warps * p.DV * rows_of(p) * 4),
-                p.turned ? shared_merged(p) + p.DV * rows_of(p) * 4 : 0);
+  return larger(p.warps * p.stages * stage_bytes(p), p.warps * p.DV * rows_of(p) * 4);
 }
 KAKEYA_FN constexpr int shared_rows(Attend p) { return shared_queries(p) + p.D * rows_of(p) * 2; }
 KAKEYA_FN constexpr int shared_stats(Attend p) { return shared_rows(p) + rows_of(p) * 12; }

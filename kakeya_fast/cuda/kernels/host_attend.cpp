@@ -27,7 +27,6 @@ extern "C" void kakeya_host_attend(const Attend* plan, i64 splits_x, i64 groups_
         if (!shared_int(shared, shared_flag(p))) continue;
         for (int w = 0; w < p.warps; ++w) attend_weigh(p, k, w);
         for (int w = 0; w < p.warps; ++w) attend_merge(p, k, w);
-        for (int w = 0; p.turned && w < p.warps; ++w) attend_turn(p, k, w);
       }
     }
   }
