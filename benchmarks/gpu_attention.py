@@ -2,13 +2,14 @@
 
 Against torch's attention over dense bf16 (every backend it offers; the fastest counts) and the
 bf16 roofline: the bytes of K and V in bf16 over the measured bandwidth of a copy. Every shape is
-judged against float64 before it is timed. Exit code 0: all shapes within their error, 1: not.
+judged against float64 before it is timed. Written row by row into ``gpu-attention-N.json``; a run
+goes on with the newest of these files if that is of the same code on the same device, and begins
+the next otherwise. Exit code 0: all shapes within their error, 1: not.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import gpu_attention_race as race
-from benchmarks import machine
+from benchmarks import machine, resume
 from benchmarks.gpu_attention_race import Packed, Shape
 from benchmarks.gpu_conform import compile_all
 from kakeya_fast.cuda import attend_plan, params
@@ -112,15 +113,51 @@ def line(row: dict[str, Any]) -> str:
     return said
 
 
+def begun_result(device: torch.device, out: Path) -> tuple[Path, dict[str, Any]]:
+    """The result of this run, and its file: the newest one of the same code and device goes on."""
+    copy = race.copy_bandwidth(device)
+    result: dict[str, Any] = machine.describe() | {
+        "device": torch.cuda.get_device_name(device),
+        "code": machine.code(),
+        "copy": copy,
+        "rows": [],
+        "dense": {},
+    }
+    path, before = resume.numbered(out, "gpu-attention", result)
+    result |= before
+    return path, result | {"copy": max(copy, result["copy"]), "failed": [], "left": []}
+
+
+def measured(result: dict[str, Any], shape: Shape, codec: str, tuned: Tuning | None) -> bool:
+    """Whether a row is there."""
+    key = str(shape), codec, None if tuned is None else list(tuned)
+    return any((row["shape"], row["codec"], row["tuned"]) == key for row in result["rows"])
+
+
+def dense(result: dict[str, Any], shape: Shape, device: torch.device) -> float:
+    """Seconds of torch's fastest attention over dense bf16, measured once for a shape; 0: none."""
+    known = result["dense"]
+    if not known.get(str(shape)):
+        try:
+            known[str(shape)] = race.dense(shape, device)
+        except RuntimeError as error:
+            result["failed"].append(f"dense {shape}: {error}"[:500])
+            known[str(shape)] = []
+        torch.cuda.empty_cache()
+        for one in known[str(shape)]:
+            if "median" in one:
+                print(f"    {shape} {one['by']}: {one['median'] * 1e6:.1f} us", flush=True)
+    return min((one["median"] for one in known[str(shape)] if "median" in one), default=0.0)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     from kakeya_fast.cuda.backend import Backend
     from kakeya_fast.cuda.launch import CupyLauncher, cuda_device
     from kakeya_fast.dispatch import get_backend
 
-    options = argparse.ArgumentParser(description=__doc__)
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--out", type=Path, default=RESULTS)
-    options.add_argument("--name", default="gpu-attention", help="of the result file")
     which = options.add_mutually_exclusive_group()
     which.add_argument("--targets", action="store_true", help="headline shapes, and variants")
     which.add_argument("--full", action="store_true", help="every shape (the default)")
@@ -130,7 +167,13 @@ def main(argv: list[str] | None = None) -> int:
     told = options.parse_args(argv)
     begun, device = time.monotonic(), cuda_device("cuda")
     launcher = CupyLauncher(device)
-    plan = [row for row in (targets() if told.targets else full()) if row[1] in told.codecs]
+    path, result = begun_result(device, told.out)
+    plan = [
+        (shape, codec, left)
+        for shape, codec, more in (targets() if told.targets else full())
+        if codec in told.codecs
+        and (left := [one for one in more if not measured(result, shape, codec, one)])
+    ]
     count = compile_all(units(plan), launcher.arch, 120)
     print(f"compiled {count} in {time.monotonic() - begun:.0f} s", flush=True)
     by_torch, by_cuda = get_backend("torch", "cuda"), Backend(launcher=launcher)
@@ -140,18 +183,8 @@ def main(argv: list[str] | None = None) -> int:
         backend = by_torch if by_torch.supports(layout).ok else by_cuda
         return backend.decode_tensor(pages, layout, basis=basis)
 
-    copy = race.copy_bandwidth(device)
-    result: dict[str, Any] = machine.describe() | {
-        "device": torch.cuda.get_device_name(device),
-        "copy": copy,
-        "rows": [],
-        "dense": {},
-        "failed": [],
-        "left": [],
-    }
-    path = told.out / f"{told.name}.json"
-    print(f"{result['device']}, copy {copy / 1e9:.0f} GB/s", flush=True)
-    told.out.mkdir(parents=True, exist_ok=True)
+    copy = result["copy"]
+    print(f"{path.name}: {result['device']}, copy {copy / 1e9:.0f} GB/s", flush=True)
     made: Packed | None = None
     for shape, codec, more in plan:
         if time.monotonic() - begun > told.seconds:
@@ -159,19 +192,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         made = None  # before the next one takes memory
         torch.cuda.empty_cache()
-        if told.no_dense:
-            result["dense"][str(shape)] = []
-        if str(shape) not in result["dense"]:
-            try:
-                result["dense"][str(shape)] = race.dense(shape, device)
-            except RuntimeError as error:
-                result["failed"].append(f"dense {shape}: {error}"[:500])
-                result["dense"][str(shape)] = []
-            torch.cuda.empty_cache()
-            for one in result["dense"][str(shape)]:
-                if "median" in one:
-                    print(f"    {shape} {one['by']}: {one['median'] * 1e6:.1f} us", flush=True)
-        took = [one["median"] for one in result["dense"][str(shape)] if "median" in one]
+        sdpa = 0.0 if told.no_dense else dense(result, shape, device)
         made = Packed(launcher, shape, (codec, codec))
         for tuned in more:
             try:
@@ -181,13 +202,12 @@ def main(argv: list[str] | None = None) -> int:
                 print(result["failed"][-1], flush=True)
                 continue
             median = row["seconds"]["median"]
-            row["over_roof"] = shape.dense / copy / median
-            row["over_sdpa"] = min(took, default=0.0) / median
+            row["over_roof"], row["over_sdpa"] = shape.dense / copy / median, sdpa / median
             result["rows"].append(row)
             print(line(row), flush=True)
-            path.write_text(json.dumps(result, indent=1) + "\n")
-    result["left"] = sorted(result["left"])
-    path.write_text(json.dumps(result, indent=1) + "\n")
+            resume.save(path, result)
+    result["left"].sort()
+    resume.save(path, result)
     bad = [row for row in result["rows"] if not row["errors"]["ratio"] <= 2]
     print(f"{len(result['rows'])} rows, {len(bad)} beyond twice the error of plain bf16")
     print(f"{len(result['left'])} left for want of time, {len(result['failed'])} failed")

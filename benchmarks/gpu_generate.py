@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from benchmarks import machine
+from benchmarks import machine, resume
 from benchmarks.gpu_conform import Recorder
 from kakeya_fast.cuda import attend_plan, params
 from kakeya_fast.cuda import compile as compiler
@@ -223,37 +222,45 @@ def run(
     out: Path,
     seconds: float,
 ) -> dict[str, Any]:
-    """All rows, saved one by one; what fails is noted, and the next begins."""
-    begun = time.monotonic()
+    """All rows, saved one by one; what fails is noted, and the next begins.
+
+    Goes on with the file of a run of the same code on the same device. ``DynamicCache`` comes first
+    in each case, since the others are compared with its logits, and again where one is missing.
+    """
+    begun, path = time.monotonic(), out / "gpu-generate.json"
     model = make_model(shape, device)
     result: dict[str, Any] = machine.describe() | {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "code": machine.code(),
         "model": asdict(shape) | {"parameters": sum(x.numel() for x in model.parameters())},
         "new": new,
         "rows": [],
-        "failed": [],
     }
-    out.mkdir(parents=True, exist_ok=True)
+    result |= resume.earlier(path, result, (*resume.SAME, "model", "new")) | {"failed": []}
+    order = [(str(case), codec) for case in cases for codec in (*codecs, DENSE)]
+    rows = {(row["case"], row["codec"]): row for row in result["rows"]}
     for case in cases:
-        logits: dict[str, torch.Tensor] = {}
-        for codec in (*codecs, DENSE):
+        left = [codec for codec in (DENSE, *codecs) if (str(case), codec) not in rows]
+        logits = None
+        for codec in dict.fromkeys((DENSE, *left)) if left else ():
             if time.monotonic() - begun > seconds:
                 result["failed"].append(f"{case} {codec}: no time left")
                 continue
             try:
-                row, logits[codec] = measure(model, shape, case, codec, new, backend)
+                row, found = measure(model, shape, case, codec, new, backend)
             except Exception as error:  # the time on a GPU is short: other rows still run
                 result["failed"].append(f"{case} {codec}: {error!r}"[:500])
                 print(result["failed"][-1], flush=True)
                 continue
-            result["rows"].append(row)
-            print(line(row), flush=True)
-            (out / "gpu-generate.json").write_text(json.dumps(result, indent=1) + "\n")
-        for row in result["rows"]:
-            if row["case"] == str(case) and DENSE in logits:
-                pair = (logits[x].flatten() for x in (row["codec"], DENSE))
+            logits = found if codec == DENSE else logits
+            if logits is not None:
+                pair = found.flatten(), logits.flatten()
                 row["cosine"] = float(torch.nn.functional.cosine_similarity(*pair, dim=0))
-    (out / "gpu-generate.json").write_text(json.dumps(result, indent=1) + "\n")
+            rows[str(case), codec] = row
+            result["rows"] = [rows[key] for key in dict.fromkeys((*order, *rows)) if key in rows]
+            print(line(row), flush=True)
+            resume.save(path, result)
+    resume.save(path, result)
     return result
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gpu_plan, machine
+from benchmarks import gpu_plan, machine, resume
 from benchmarks.gpu_run import command
 from benchmarks.gpu_table import markdown, verdicts
 from kakeya_fast.cuda.compile import sources_hash
@@ -155,13 +155,9 @@ class Record:
         self.run["seconds"] = time.monotonic() - self.begun
         for where, key in KEYS.items():
             self.result[where].sort(key=lambda x, key=key: gpu_plan.place(*(x[k] for k in key)))
-        self.out.mkdir(parents=True, exist_ok=True)
         kept = short(self.result)
         kept["targets"] = verdicts(kept)
-        # Renamed into place: a run that is cut off while it writes leaves the file of before.
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
-        fresh.replace(self.path)
+        resume.save(self.path, kept)
         self.path.with_suffix(".md").write_text(markdown(kept), "utf-8")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from kakeya_fast.cuda.backend import Backend
 pytest.importorskip("kakeya_fast.hf", exc_type=ImportError)
 from benchmarks import gpu_generate, gpu_generate_table, readme_gpu
 from kakeya_fast.hf import decode, policy
+
+CODECS = ["scalar:b=3", "scalar:b=4"]
 
 
 @pytest.mark.usefixtures("compiler")
@@ -30,7 +33,7 @@ def test_every_row_is_measured_and_rendered(tmp_path, monkeypatch) -> None:
     result = gpu_generate.run(
         gpu_generate.TINY,
         [gpu_generate.Case(200), gpu_generate.Case(90, 2)],
-        ["scalar:b=3", "scalar:b=4"],
+        CODECS,
         new=7,
         device=torch.device("cpu"),
         backend="cuda",
@@ -61,3 +64,26 @@ def test_every_row_is_measured_and_rendered(tmp_path, monkeypatch) -> None:
     told = readme_gpu.generation(tmp_path)
     assert sum(line.startswith("| 200 B=1 |") for line in told) == 3
     assert readme_gpu.generation(tmp_path / "nothing") == []
+    run_is_gone_on_with(result, tmp_path, monkeypatch)
+
+
+def run_is_gone_on_with(result: dict, folder: Path, monkeypatch) -> None:
+    """A row of the first case is gone: it and what it is compared with are measured again."""
+    path, done = folder / "gpu-generate.json", []
+    cut = result | {"rows": [row for row in result["rows"] if row is not result["rows"][1]]}
+    path.write_text(json.dumps(cut), "utf-8")
+
+    def measure(model, shape, case, codec, new, backend):
+        done.append((str(case), codec))
+        [row] = [r for r in result["rows"] if (r["case"], r["codec"]) == done[-1]]
+        return row, torch.ones(case.batch, shape.vocabulary)
+
+    monkeypatch.setattr(gpu_generate, "measure", measure)
+    given = gpu_generate.TINY, [gpu_generate.Case(200), gpu_generate.Case(90, 2)], CODECS
+    more = {"device": torch.device("cpu"), "backend": "cuda", "out": folder}
+    again = gpu_generate.run(*given, new=7, seconds=100, **more)
+    assert done == [("200 B=1", "dynamic"), ("200 B=1", "scalar:b=4")]
+    key = [(row["case"], row["codec"]) for row in result["rows"]]
+    assert [(row["case"], row["codec"]) for row in again["rows"]] == key
+    # Other lengths are other rows.
+    assert gpu_generate.run(*given, new=6, seconds=0, **more)["rows"] == []

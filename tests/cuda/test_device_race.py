@@ -50,7 +50,7 @@ def host(monkeypatch, tmp_path, compiler):
 
 def test_targets_are_raced_and_rendered(host) -> None:
     """Rule: attend.error.mean"""
-    assert gpu_attention.main(["--targets", "--out", str(host), "--name", "gpu-attention-1"]) == 0
+    assert gpu_attention.main(["--targets", "--out", str(host)]) == 0
     run = json.loads((host / "gpu-attention-1.json").read_text("utf-8"))
     assert (run["failed"], run["left"]) == ([], [])
     assert len(run["rows"]) == 1 + len(gpu_attention.VARIANTS)
@@ -63,9 +63,43 @@ def test_targets_are_raced_and_rendered(host) -> None:
 def test_what_there_is_no_time_for_is_said(host) -> None:
     words = ["--out", str(host), "--codecs", "trellis:b=2", "--seconds", "0"]
     assert gpu_attention.main(words) == 0
-    run = json.loads((host / "gpu-attention.json").read_text("utf-8"))
+    run = json.loads((host / "gpu-attention-1.json").read_text("utf-8"))
     assert run["rows"] == []
     assert len(run["left"]) > 5
+
+
+def test_a_run_goes_on_where_the_last_one_was_cut_off(host, monkeypatch) -> None:
+    words, real, done = ["--targets", "--out", str(host)], gpu_attention.measure, []
+
+    def measure(made, copy, tuned, decode):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(tuned)
+        return real(made, copy, tuned, decode)
+
+    monkeypatch.setattr(gpu_attention, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        gpu_attention.main(words)
+    path = host / "gpu-attention-1.json"
+    assert len(json.loads(path.read_text("utf-8"))["rows"]) == 2
+    done.clear()
+    monkeypatch.setattr(gpu_attention, "VARIANTS", gpu_attention.VARIANTS[:3])
+    assert gpu_attention.main(words) == 0
+    assert [tuple(t) for t in done] == list(gpu_attention.VARIANTS[1:])
+    assert len(json.loads(path.read_text("utf-8"))["rows"]) == 4
+    assert gpu_attention.main(words) == 0
+    assert len(done) == 2
+
+
+def test_other_code_or_another_device_begins_a_file_of_its_own(host, monkeypatch) -> None:
+    words = ["--targets", "--out", str(host)]
+    assert gpu_attention.main(words) == 0
+    monkeypatch.setattr("benchmarks.machine.code", lambda: "other")
+    assert gpu_attention.main(words) == 0
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "another")
+    assert gpu_attention.main(words) == 0
+    names = [path.name for path in sorted(host.glob("*.json"))]
+    assert names == [f"gpu-attention-{n}.json" for n in (1, 2, 3)]
 
 
 def test_the_full_plan_has_every_dimension() -> None:
