@@ -50,10 +50,8 @@ KAKEYA_FN Scaled analyse(Plan p, const Team& t, const Places& from, int turn,
     Lane<u32> largest = 0u;
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
-      Lane<u32> w[8];
       Lane<float> y[8];
-      read_octet(p, from, turn, s, holds(p, t, s), w);
-      from_words(p.kind, w, y);
+      read_numbers(p, from, turn, s, holds(p, t, s), y);
       largest = most(largest, largest_of(y));
     }
     report_input(p, t, token, t.live & !fits, team_most(p, largest), status);

@@ -41,10 +41,8 @@ KAKEYA_FN void int_channel_encode(Plan p, const Vectors& x, const Pages& pages, 
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
       const Lane<bool> on = holds(p, now, s);
-      Lane<u32> w[8];
       Lane<float> y[8];
-      read_octet(p, from, turn, s, on, w);
-      from_words(p.kind, w, y);
+      read_numbers(p, from, turn, s, on, y);
       const Lane<bool> good = largest_of(y) < INFINITE;
       report(status, on & !good, vector_number(p, t, token));
       finite[s] = finite[s] & good;
@@ -81,10 +79,8 @@ KAKEYA_FN void int_channel_encode(Plan p, const Vectors& x, const Pages& pages, 
     Lane<u32> codes[2 * SLABS];
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
-      Lane<u32> w[8];
       Lane<float> y[8];
-      read_octet(p, from, turn, s, holds(p, now, s), w);
-      from_words(p.kind, w, y);
+      read_numbers(p, from, turn, s, holds(p, now, s), y);
       codes[2 * s] = codes[2 * s + 1] = 0u;
       KAKEYA_UNROLL
       for (int r = 0; r < 8; ++r) {

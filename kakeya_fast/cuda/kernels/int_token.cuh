@@ -75,9 +75,7 @@ KAKEYA_FN void int_token_encode(Plan p, const Vectors& x, const Pages& pages, i6
     Lane<u32> largest = 0u;
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
-      Lane<u32> w[8];
-      read_octet(p, from, turn, s, holds(p, t, s), w);
-      from_words(p.kind, w, y + 8 * s);
+      read_numbers(p, from, turn, s, holds(p, t, s), y + 8 * s);
       largest = most(largest, largest_of(y + 8 * s));
       const Range here = hull_of(y + 8 * s), none = nothing();
       const Lane<bool> on = octet_of(p, t, s) < octets(p);

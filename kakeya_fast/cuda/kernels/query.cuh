@@ -46,10 +46,8 @@ KAKEYA_FN Lane<float> sum_of_squares(Plan p, const Team& t, const Lane<float>* y
 /// Rule: num.input.finite, query.value.range, scale.byte.range
 KAKEYA_FN void report_tokens(Plan p, const Team& t, const Places& from, int turn,
                              const Lane<float>* y, const Lane<bool>& bad, u64* status) {
-  Lane<u32> w[8];
   Lane<float> x[8];
-  read_octet(p, from, turn, 0, holds(p, t, 0), w);
-  from_words(p.kind, w, x);
+  read_numbers(p, from, turn, 0, holds(p, t, 0), x);
   const Lane<bool> finite = team_most(p, largest_of(x)) < INFINITE;
   const Lane<int> fault =
       select<int>(team_most(p, largest_of(y)) >= INFINITE, Lane<int>(0), Lane<int>(1));
@@ -239,10 +237,8 @@ KAKEYA_FN void query_encode(Plan p, const Vectors& x, const Tables& tables, cons
     Lane<float> y[8 * TOGETHER];
     KAKEYA_UNROLL
     for (int v = 0; v < together(p); ++v) {
-      Lane<u32> w[8];
       Lane<float> mean[8];
-      read_octet(p, from, turn + v, 0, holds(p, t, 0), w);
-      from_words(p.kind, w, y);
+      read_numbers(p, from, turn + v, 0, holds(p, t, 0), y);
       read_mean(p, t, b, tables.words, mean);
       KAKEYA_UNROLL
       for (int r = 0; r < 8; ++r) y[r] = sub(y[r], mean[r]);

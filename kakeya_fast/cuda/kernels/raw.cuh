@@ -23,10 +23,8 @@ KAKEYA_FN void raw_encode(Plan p, const Vectors& x, const Pages& pages, i64 warp
     Lane<u32> largest = 0u, kept = 0u;
     KAKEYA_UNROLL
     for (int s = 0; s < slabs(p); ++s) {
-      Lane<u32> w[8];
       Lane<float> y[8];
-      read_octet(p, from, turn, s, holds(p, t, s), w);
-      from_words(p.kind, w, y);
+      read_numbers(p, from, turn, s, holds(p, t, s), y);
       largest = most(largest, largest_of(y));
       to_words(p.stored, y, stored + 8 * s);
       from_words(p.stored, stored + 8 * s, y);

@@ -59,6 +59,14 @@ KAKEYA_FN void from_words(int kind, const Lane<u32>* w, Lane<float>* x) {
   for (int r = 0; r < 8; ++r) x[r] = kind == F32 ? real(w[r]) : half_of(kind, w[r / 2], r % 2);
 }
 
+/// Octet `s` of vectors, widened.
+KAKEYA_FN void read_numbers(Plan p, const Places& in, int turn, int s, const Lane<bool>& on,
+                            Lane<float>* x) {
+  Lane<u32> w[8];
+  read_octet(p, in, turn, s, on, w);
+  from_words(p.kind, w, x);
+}
+
 /// An octet rounded to patterns of a type: 4 words, or 8 of fp32.
 KAKEYA_FN void to_words(int kind, const Lane<float>* x, Lane<u32>* w) {
   KAKEYA_UNROLL
