@@ -17,9 +17,7 @@ from kakeya_ref.backend import ReferenceBackend
 from kakeya_ref.errors import Unsupported, UsageError
 from kakeya_ref.types import Support
 
-HERE = Path(__file__).parent
 MINIMAL = "kakeya_conformance.examples.minimal_backend:Backend"
-PADDING = "check_page__padding_is_written_as_zero"
 
 
 class RawOnly(ReferenceBackend):

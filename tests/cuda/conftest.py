@@ -19,3 +19,25 @@ def compiler() -> None:
 
     if not any(map(shutil.which, COMPILERS)):
         pytest.skip(f"no C++ compiler: none of {', '.join(COMPILERS)}")
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request, monkeypatch) -> str:
+    """Where a cache with ``backend="cuda"`` runs; on the CPU its kernels are the host build's."""
+    import torch
+
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no GPU")
+        return "cuda"
+    request.getfixturevalue("compiler")
+    from hostlaunch import HostLauncher
+
+    from kakeya_fast.cuda.backend import Backend
+    from kakeya_fast.hf import policy
+
+    ours, real = Backend(launcher=HostLauncher()), policy._backend
+    monkeypatch.setattr(
+        policy, "_backend", lambda name, where: ours if name == "cuda" else real(name, where)
+    )
+    return "cpu"

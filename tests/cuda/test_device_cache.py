@@ -7,31 +7,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hostlaunch import HostLauncher
-
-from kakeya_fast.cuda.backend import Backend
 
 hf = pytest.importorskip("kakeya_fast.hf", exc_type=ImportError)
 transformers = pytest.importorskip("transformers")
 
-CODECS = ("scalar:b=3", "e8", "int:b=4,axis=channel", "raw")
+CODECS = ("scalar:b=3", "trellis:b=3", "e8", "int:b=4,axis=channel", "raw")
 PAGES = 3
-
-
-@pytest.fixture(params=["cpu", "cuda"])
-def device(request, monkeypatch) -> str:
-    if request.param == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("torch sees no GPU")
-        return "cuda"
-    request.getfixturevalue("compiler")
-    from kakeya_fast.hf import policy
-
-    ours, real = Backend(launcher=HostLauncher()), policy._backend
-    monkeypatch.setattr(
-        policy, "_backend", lambda name, where: ours if name == "cuda" else real(name, where)
-    )
-    return "cpu"
 
 
 def tiny(device: str):

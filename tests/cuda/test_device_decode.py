@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hostlaunch import HostLauncher
 
-from kakeya_fast.cuda.backend import Backend
 from kakeya_ref.registry import parse_codec
 
 pytest.importorskip("kakeya_fast.hf", exc_type=ImportError)
@@ -17,20 +15,6 @@ from kakeya_fast.hf import decode, policy
 from kakeya_fast.hf.layer import PackedLayer
 
 P, HEADS, GROUPS = 16, 2, 3
-
-
-@pytest.fixture(params=["cpu", "cuda"])
-def device(request, monkeypatch) -> str:
-    if request.param == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("torch sees no GPU")
-        return "cuda"
-    request.getfixturevalue("compiler")
-    ours, real = Backend(launcher=HostLauncher()), policy._backend
-    monkeypatch.setattr(
-        policy, "_backend", lambda name, where: ours if name == "cuda" else real(name, where)
-    )
-    return "cpu"
 
 
 def steps(device, backend, codecs, size, cuts, pads, crops=(), residual=0, window=None, **options):

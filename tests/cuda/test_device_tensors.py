@@ -20,6 +20,7 @@ CODECS = (
     "int:b=3,g=24,axis=channel",
     "scalar",
     "scalar:b=3,seed=7",
+    "trellis:b=3",
     "d4",
     "e8",
     "e8:q=38",
