@@ -64,8 +64,9 @@ def build_kakeya_cache(
     model : PreTrainedModel
         A decoder in eval mode.
     k, v : str or Codec
-        Codec strings of keys and values; plain ``raw`` keeps the model's own dtype. Codecs with
-        a table (``skeleton``, ``turbo``) are fitted to every page; they want longer pages.
+        Codec strings of keys and values; plain ``raw`` keeps the model's own dtype. ``query``,
+        for keys, needs ``tables``. ``skeleton`` and ``turbo`` are fitted to every page and want
+        longer ones.
     sinks : int
         Leading real tokens of every row kept exact.
     backend : str
