@@ -25,6 +25,15 @@ def serial(function: Callable[..., Any]) -> Any:
     return njit(**OPTIONS)(function)
 
 
+def lent(function: Callable[..., Any]) -> Any:
+    """A building block that makes no arrays and does not count references to those it is given.
+
+    Counting takes an atomic instruction for every array of a tuple that is handed on: where a
+    function works on one page, as long as the work. Its caller holds them.
+    """
+    return njit(**OPTIONS, _nrt=False)(function)
+
+
 class Kernel:
     """An entry point, compiled once per element type of its first two arguments.
 

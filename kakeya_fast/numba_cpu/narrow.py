@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kakeya_fast.numba_cpu.half import as_bits, as_float
-from kakeya_fast.numba_cpu.jit import serial
+from kakeya_fast.numba_cpu.jit import lent, serial
 from kakeya_fast.numba_cpu.planes import plane_table
+from kakeya_fast.numba_cpu.rows import largest, wholes
 from kakeya_fast.numba_cpu.simd import dots, field_table, look_up, mix, order
 from kakeya_ref.tables import gain_grid, lloyd_max
 from kakeya_ref.types import PageLayout
@@ -68,10 +68,9 @@ def plan(layout: PageLayout, paired: bool) -> Plan:
 
 @serial
 def scratch(p, rows, tokens, size):
-    """Working memory of one worker: numbers and sums of a tile, weights, queries, gains."""
+    """Working memory of one worker: numbers of a tile, weights, factors, queries, gains."""
     return (
         np.empty(TILE * size, np.int16),
-        np.empty(rows * TILE, np.int32),
         np.empty(rows * TILE, np.int16),
         np.empty(rows, np.float32),
         np.empty(rows * size, np.int16),
@@ -79,10 +78,10 @@ def scratch(p, rows, tokens, size):
     )
 
 
-@serial
+@lent
 def load(p, s, q):
     """Take queries (M, D) in as whole numbers."""
-    unit, whole = s[3], s[4]
+    unit, whole = s[2], s[3]
     for m in range(len(q)):
         top, total = np.float32(0), np.float32(0)
         for i in range(p.size):
@@ -98,61 +97,42 @@ def load(p, s, q):
             whole[m * p.size + i] = np.int16(np.rint(q[m, p.places[i]] * scale))
 
 
-@serial
+@lent
 def read(p, s, page):
     """Take the gains of a page (nbytes / 8,) uint64; whether some encoder can have written it."""
-    gains, begin = s[5], p.scales // 8
+    gains, begin = s[4], p.scales // 8
     for t in range(p.tokens):
         byte = (page[begin + t // 8] >> np.uint64(8 * (t % 8))) & np.uint64(255)
         gains[t] = p.gain[byte]
     return True
 
 
-@serial
+@lent
 def products(p, s, page, out):
     """Products of the queries with every token of the page: out (M, P) float32 is written."""
-    numbers, sums, _, unit, whole, gains = s
-    rows = len(out)
+    numbers, _, unit, whole, gains = s
     for t0 in range(0, p.tokens, TILE):
         tokens = min(TILE, p.tokens - t0)
         look_up(page, p.fields, p.table, t0, tokens, p.size, False, numbers)
-        dots(numbers, whole, p.size, rows, tokens, sums)
-        for m in range(rows):
-            one, first = unit[m], np.uint64(m * tokens)
-            for t in range(tokens):
-                at = np.uint64(t0) + np.uint64(t)
-                out[m, at] = np.float32(sums[first + np.uint64(t)]) * (one * gains[at])
+        dots(numbers, whole, unit, gains, p.size, t0, tokens, out)
 
 
-@serial
-def _whole(row, gain, whole):
-    """Whole numbers of the weights of a row, times their gains; what one of them stands for."""
-    most = np.int32(0)
-    for t in range(len(row)):
-        row[t] *= gain[t]
-        # Numbers above zero are in the order of their bits, and bits have a vector instruction.
-        most = max(most, np.int32(as_bits(row[t])))
-    top = as_float(np.uint32(most))
-    # Weights down here are zero beside those of any page that counts.
-    scale = np.float32(HEAVY) / top if top > np.float32(1e-30) else np.float32(0)
-    for t in range(len(row)):
-        whole[t] = np.int16(np.int32(row[t] * scale + np.float32(0.5)))
-    return top / np.float32(HEAVY)
-
-
-@serial
+@lent
 def _weights(weights, t0, tokens, gains, heavy, factor):
-    """Whole numbers of the weights of every row, and what one of them stands for."""
-    gain = gains[t0 : t0 + tokens]
+    """Whole numbers of the weights of every row times gains, and what one of them stands for."""
     for m in range(len(weights)):
-        whole = heavy[m * tokens : (m + 1) * tokens]
-        factor[m] = _whole(weights[m, t0 : t0 + tokens], gain, whole)
+        at = m * weights.shape[1] + t0
+        top = largest(weights, at, tokens, gains, t0)
+        # Weights down here are zero beside those of any page that counts.
+        scale = np.float32(HEAVY) / top if top > np.float32(1e-30) else np.float32(0)
+        wholes(weights, at, tokens, scale, heavy, m * tokens)
+        factor[m] = top / np.float32(HEAVY)
 
 
-@serial
+@lent
 def gather(p, s, page, weights, acc):
     """Add the values of the page, weighted: weights (M, P), acc (M, E) in the order of places."""
-    numbers, _, heavy, factor, _, gains = s
+    numbers, heavy, factor, _, gains = s
     rows = len(weights)
     for t0 in range(0, p.tokens, TILE):
         tokens = min(TILE, p.tokens - t0)
@@ -161,7 +141,7 @@ def gather(p, s, page, weights, acc):
         mix(numbers, heavy, factor, p.size, rows, tokens, acc.reshape(acc.size))
 
 
-@serial
+@lent
 def finish(p, acc, out):
     """Numbers of ``acc`` where they belong."""
     for i in range(p.size):

@@ -14,10 +14,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kakeya_fast.numba_cpu.jit import serial
+from kakeya_fast.numba_cpu.jit import lent
 from kakeya_fast.numba_cpu.vectors import FLOATS, INTS, SHORTS, Vectors, interleaved
 
 AVX2 = bool(binding.get_host_cpu_features().get("avx2", False))
+
+GROUP = 8  # tokens whose products with a query are formed side by side
 
 # Where the numbers of a group of 32 stand after unpacking inside halves of 16 bytes.
 _HALVES = np.arange(32).reshape(2, 2, 8).transpose(1, 0, 2).ravel()
@@ -33,6 +35,12 @@ def order(size: int, paired: bool) -> np.ndarray:
     return (np.arange(0, size, 32)[:, None] + group).ravel()
 
 
+@lent
+def place(t, i, size):
+    """Where number ``i`` of token ``t`` of a tile stands: of eight tokens, 16 each in turn."""
+    return (t - t % GROUP) * size + (i - i % 16) * GROUP + t % GROUP * 16 + i % 16
+
+
 def _look_ups(planes: int, paired: bool) -> Any:
     """Look up 32 codes of every token of a tile: one group of places of :func:`order`."""
 
@@ -45,8 +53,7 @@ def _look_ups(planes: int, paired: bool) -> Any:
             v = Vectors(context, builder, signature, args)
             at, t0, tokens, size = args[4:]
             fields, table = v.fields(1, planes, size, at), v.table(2)
-            begin = builder.shl(at, v.constant(4 if paired else 3))
-            step = v.constant(2 if paired else 1)
+            step, twice = v.constant(2 if paired else 1), builder.shl(at, v.constant(4))
             with cgutils.for_range_slice(builder, v.constant(0), tokens, step) as (t, _):
                 token = builder.add(t0, t)
                 found = v.looked_up(v.codes(0, fields, token), table)
@@ -57,9 +64,14 @@ def _look_ups(planes: int, paired: bool) -> Any:
                         for a, b in zip(found, other, strict=True)
                         for side in (0, 1)
                     ]
-                to = builder.add(begin, builder.mul(t, size))
+                if paired:
+                    to, apart = builder.add(twice, builder.mul(t, size)), 16
+                else:
+                    of = builder.and_(t, v.constant(GROUP - 1))
+                    to = builder.add(builder.shl(of, v.constant(4)), builder.shl(at, v.constant(6)))
+                    to, apart = builder.add(to, builder.mul(builder.sub(t, of), size)), 16 * GROUP
                 for i, vector in enumerate(found):
-                    v.store(vector, 3, v.past(to, 16 * i))
+                    v.store(vector, 3, v.past(to, apart * i))
             return context.get_dummy_value()
 
         n = types.int64
@@ -72,48 +84,38 @@ _one_plane, _two_planes = _look_ups(1, False), _look_ups(2, False)
 _one_plane_paired, _two_planes_paired = _look_ups(1, True), _look_ups(2, True)
 
 
-def _dots(rows: int) -> Any:
-    @intrinsic
-    def dots(typing: Any, x: Any, q: Any, out: Any, t: Any, m: Any, size: Any, tokens: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            v = Vectors(context, builder, signature, args)
-            t, m, size, tokens = args[3:]
-            zero = ir.Constant(INTS, None)
-            sums = [
-                [cgutils.alloca_once_value(builder, zero) for _ in range(4)] for _ in range(rows)
-            ]
-            base = builder.mul(t, size)
-            row = builder.mul(m, size)
-            step = ir.Constant(size.type, 16)
-            with cgutils.for_range_slice(builder, ir.Constant(size.type, 0), size, step) as (i, _):
-                for r in range(rows):
-                    at = builder.add(
-                        builder.add(row, i), builder.mul(size, ir.Constant(size.type, r))
-                    )
-                    query = v.load(SHORTS, 1, at)
-                    for k in range(4):
-                        at = builder.add(
-                            builder.add(base, i), builder.mul(size, ir.Constant(size.type, k))
-                        )
-                        more = v.product(v.load(SHORTS, 0, at), query)
-                        builder.store(builder.add(builder.load(sums[r][k]), more), sums[r][k])
-            for r in range(rows):
-                a, b, c, d = (builder.load(s) for s in sums[r])
-                both = v.neighbours(v.neighbours(a, b), v.neighbours(c, d))
-                four = builder.add(
-                    v.shuffle(both, both, range(4)), v.shuffle(both, both, range(4, 8))
-                )
-                at = builder.add(builder.mul(builder.add(m, ir.Constant(m.type, r)), tokens), t)
-                v.store(four, 2, at)
-            return context.get_dummy_value()
+@intrinsic
+def _dots(
+    typing: Any, x: Any, q: Any, unit: Any, gains: Any, out: Any,
+    t: Any, m: Any, size: Any, first: Any, to: Any,
+) -> Any:  # fmt: skip
+    """Products of eight tokens from ``t`` on with row ``m``, scaled."""
 
-        n = types.int64
-        return types.void(x, q, out, n, n, n, n), generate
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v = Vectors(context, builder, signature, args)
+        t, m, size, first, to = args[5:]
+        zero = ir.Constant(INTS, None)
+        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(GROUP)]
+        for each in sums:
+            builder.store(zero, each)
+        base, row = builder.mul(t, size), builder.mul(m, size)
+        with cgutils.for_range_slice(builder, v.constant(0), size, v.constant(16)) as (i, _):
+            query = v.load(SHORTS, 1, builder.add(row, i))
+            at = builder.add(base, builder.shl(i, v.constant(3)))
+            for k, each in enumerate(sums):
+                more = v.product(v.load(SHORTS, 0, v.past(at, 16 * k)), query)
+                builder.store(builder.add(builder.load(each), more), each)
+        a, b, c, d, e, f, g, h = (builder.load(each) for each in sums)
+        low = v.neighbours(v.neighbours(a, b), v.neighbours(c, d))
+        high = v.neighbours(v.neighbours(e, f), v.neighbours(g, h))
+        halves = (v.shuffle(low, high, [*range(k, k + 4), *range(k + 8, k + 12)]) for k in (0, 4))
+        whole = builder.sitofp(builder.add(*halves), FLOATS)
+        factor = builder.fmul(v.load(FLOATS, 3, first), v.spread(v.number(2, m), 8))
+        v.store(builder.fmul(whole, factor), 4, to)
+        return context.get_dummy_value()
 
-    return dots
-
-
-_dots_one, _dots_two = _dots(1), _dots(2)
+    n = types.int64
+    return types.void(x, q, unit, gains, out, n, n, n, n, n), generate
 
 
 def _mixes(groups: int) -> Any:
@@ -175,7 +177,7 @@ def field_table(planes: np.ndarray, size: int) -> np.ndarray:
     return np.array(out, dtype=np.uint64).view(np.int64)
 
 
-@serial
+@lent
 def look_up(page, fields, table, t0, tokens, size, paired, out):
     """Numbers of the codes of a tile, in the places of :func:`order`.
 
@@ -213,43 +215,45 @@ def look_up(page, fields, table, t0, tokens, size, paired, out):
                 codes |= part << np.uint64(fields[k, 2])
             for i in range(8):
                 number = _entry(table, (codes >> np.uint64(8 * i)) & np.uint64(255))
-                at = t * size + 8 * g + i
+                at = place(t, 8 * g + i, size)
                 if paired:
                     at = (t - t % 2) * size + 2 * (8 * g + i) + t % 2
                 out[at] = number
 
 
-@serial
+@lent
 def _entry(table, code):
     return np.int16(np.uint16(table[code]) | np.uint16(np.uint16(table[32 + code]) << np.uint16(8)))
 
 
-@serial
-def dots(x, q, size, rows, tokens, out):
-    """Products of ``tokens`` rows of ``x`` with ``rows`` rows of ``q``, exact.
+@lent
+def dots(x, q, unit, gains, size, t0, tokens, out):
+    """Products of a tile with rows of ``q``: sums of whole numbers, exact, times their factors.
 
     Parameters
     ----------
-    x, q : int16, rows of ``size`` one after the other; ``tokens`` is a multiple of 4
-    out : (rows * tokens,) int32
-        Written.
+    x : int16, from :func:`look_up`; ``tokens`` is a multiple of 8
+    q : int16, rows of ``size`` one after the other
+    unit, gains : float32
+        Factors of every row, and of every token of the page.
+    out : (rows, P) float32
+        Columns ``t0 .. t0 + tokens`` are written.
     """
+    rows, width = out.shape
     if AVX2:
-        for t in range(0, tokens, 4):
-            for m in range(0, rows - 1, 2):
-                _dots_two(x, q, out, t, m, size, tokens)
-            if rows % 2:
-                _dots_one(x, q, out, t, rows - 1, size, tokens)
+        for t in range(0, tokens, GROUP):
+            for m in range(rows):
+                _dots(x, q, unit, gains, out, t, m, size, t0 + t, m * width + t0 + t)
     else:
         for t in range(tokens):
             for m in range(rows):
                 total = np.int32(0)
                 for i in range(size):
-                    total += np.int32(x[t * size + i]) * np.int32(q[m * size + i])
-                out[m * tokens + t] = total
+                    total += np.int32(x[place(t, i, size)]) * np.int32(q[m * size + i])
+                out[m, t0 + t] = np.float32(total) * (unit[m] * gains[t0 + t])
 
 
-@serial
+@lent
 def mix(x, weights, factor, size, rows, tokens, out):
     """Add ``factor`` times the weighted sums of paired rows to rows of ``out``.
 
@@ -268,16 +272,10 @@ def mix(x, weights, factor, size, rows, tokens, out):
             for m in range(rows):
                 _mix_eight(x, both, out, factor, at, m, size, pairs)
     else:
-        sums = np.empty(size, np.int32)
         for m in range(rows):
-            sums[:] = 0
-            for t in range(pairs):
-                a, b = (
-                    np.int32(weights[m * tokens + 2 * t]),
-                    np.int32(weights[m * tokens + 2 * t + 1]),
-                )
-                pair = x[2 * t * size : 2 * (t + 1) * size]
-                for i in range(size):
-                    sums[i] += a * np.int32(pair[2 * i]) + b * np.int32(pair[2 * i + 1])
             for i in range(size):
-                out[m * size + i] += np.float32(sums[i]) * factor[m]
+                total = np.int32(0)
+                for t in range(tokens):
+                    at = (t - t % 2) * size + 2 * i + t % 2
+                    total += np.int32(weights[m * tokens + t]) * np.int32(x[at])
+                out[m * size + i] += np.float32(total) * factor[m]

@@ -8,12 +8,13 @@ import numba
 import numpy as np
 import pytest
 import torch
+from numba import njit
 
 from kakeya_conformance import run_checks
 from kakeya_conformance.attending import judge
 from kakeya_conformance.oracle import Oracle
 from kakeya_conformance.pagecases import Shape, call
-from kakeya_fast.numba_cpu import Backend, attend, narrow, simd
+from kakeya_fast.numba_cpu import Backend, attend, narrow, rows, simd
 from kakeya_ref.errors import Malformed, Unsupported
 from kakeya_ref.layout import page_layout
 
@@ -47,21 +48,23 @@ def test_whole_numbers_at_every_width_and_size(b, size, tokens):
 def test_vector_loops_give_what_plain_loops_give(monkeypatch, codec, paired):
     if not simd.AVX2:
         pytest.skip("this processor has the plain loops only")
-    rng, size, tokens, rows = np.random.default_rng(1), 64, 8, 3
+    rng, size, tokens, count = np.random.default_rng(1), 64, 8, 3
     layout = page_layout(codec, size, 16)
     page = np.frombuffer(rng.bytes(layout.nbytes), np.uint64)
     p = narrow.plan(layout, paired)
-    q = rng.integers(-5000, 5000, rows * size).astype(np.int16)
-    weights = rng.integers(0, 16384, rows * tokens).astype(np.int16)
-    factor = rng.random(rows).astype(np.float32)
+    q = rng.integers(-5000, 5000, count * size).astype(np.int16)
+    weights = rng.integers(0, 16384, count * tokens).astype(np.int16)
+    factor = rng.random(count).astype(np.float32)
+
+    unit, gains = rng.random(count).astype(np.float32), rng.random(16).astype(np.float32)
 
     def run(own):
         numbers = np.zeros(tokens * size, np.int16)
-        sums, acc = np.zeros(rows * tokens, np.int32), np.ones(rows * size, np.float32)
+        sums, acc = np.zeros((count, 16), np.float32), np.ones(count * size, np.float32)
         own(simd.look_up)(page, p.fields, p.table, 4, tokens, size, paired, numbers)
-        own(simd.dots)(numbers, q, size, rows, tokens, sums)
-        own(simd.mix)(numbers, weights, factor, size, rows, tokens, acc)
-        return numbers.reshape(tokens, -1), sums, acc.reshape(rows, -1)
+        own(simd.dots)(numbers, q, unit, gains, size, 4, tokens, sums)
+        own(simd.mix)(numbers, weights, factor, size, count, tokens, acc)
+        return numbers, sums, acc.reshape(count, -1)
 
     fast = run(lambda f: f)
     order = simd.order(size, paired)
@@ -74,13 +77,48 @@ def test_vector_loops_give_what_plain_loops_give(monkeypatch, codec, paired):
         assert np.array_equal(pairs[0], pairs[1][:, order])
         np.testing.assert_allclose(fast[2], plain[2][:, order], rtol=1e-6)
     else:
-        assert np.array_equal(fast[0], plain[0][:, order])
+        places = simd.place.py_func(*np.ogrid[:tokens, :size], size)
+        assert np.array_equal(np.sort(places.ravel()), np.arange(tokens * size))
+        assert np.array_equal(fast[0][places], plain[0][places][:, order])
         # The sums of the plain order, with queries in that order, are the same whole numbers.
-        again = q.reshape(rows, size)[:, order].ravel()
-        numbers = np.ascontiguousarray(fast[0]).ravel()
-        sums = np.zeros_like(fast[1])
-        simd.dots(numbers, again, size, rows, tokens, sums)
-        assert np.array_equal(sums, plain[1])
+        again, sums = q.reshape(count, size)[:, order].ravel(), np.zeros_like(fast[1])
+        simd.dots(fast[0], again, unit, gains, size, 4, tokens, sums)
+        assert (plain[1][:, 4 : 4 + tokens] != 0).all()
+        np.testing.assert_allclose(sums, plain[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [16, 48])
+def test_vector_loops_over_a_row(count):
+    """Rule: attend.softmax"""
+    rng = np.random.default_rng(count)
+    x = np.zeros((3, count), np.float32)
+    x[1] = rng.standard_normal(count) * 40
+    before, top = x[1].astype(np.float64), 2 * (x[1].max() - 0.25)
+
+    @njit
+    def run(x, gains, out, top):
+        most = rows.scaled(x, count, count, np.float32(2), np.float32(-0.25))
+        total = rows.exponentials(x, count, count, top)
+        kept = x[1].copy()
+        large = rows.largest(x, count, count, gains, 16)
+        rows.wholes(x, count, count, np.float32(1000) / large, out, 8)
+        return most, total, kept, large
+
+    gains = rng.random(16 + count).astype(np.float32)
+    out = np.full(16 + count, 7, np.int16)
+    most, total, kept, large = run(x, gains, out, np.float32(top))
+    assert most == np.float32(top)
+    want = np.exp(2 * (before - 0.25) - top)
+    np.testing.assert_allclose(kept, want, rtol=2e-5, atol=1e-37)
+    assert (kept[want < np.exp(-88)] == 0).all()
+    assert (want < np.exp(-88)).any()
+    np.testing.assert_allclose(total, kept.sum(), rtol=1e-6)
+    np.testing.assert_allclose(large, (kept * gains[16:]).max(), rtol=1e-6)
+    np.testing.assert_allclose(out[8:-8], kept * gains[16:] * 1000 / large, atol=0.501)
+    assert (out[:8] == 7).all()
+    assert (out[-8:] == 7).all()
+    assert (x[0] == 0).all()
+    assert (x[2] == 0).all()
 
 
 def test_threads_change_rounding_only():

@@ -1,0 +1,159 @@
+"""Three vector loops over a row of eights: logits, their exponentials, their whole numbers.
+
+A compiler makes vectors of such loops only where sums and maxima may be reordered, and starts
+them anew for every row of 32, which takes longer than the row itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from kakeya_fast.numba_cpu.vectors import FLOATS, I32, INTS, Vectors
+
+LOG2E = 1.4426950408889634
+LEAST = -87.0  # below, an exponential is taken as zero
+# 2**f on [-1/2, 1/2], by Taylor, highest first: the first term left out is below 2**-27.
+POWERS = (
+    *(0.000154035304, 0.001333355814, 0.009618129107, 0.05550410866),
+    *(0.2402265069591007, 0.6931471805599453, 1.0),
+)
+
+
+class _Row(Vectors):
+    """Vectors of eight floats along a row."""
+
+    def each(self, count: Any, start: Any, step: Any) -> Any:
+        """``step(i, so far)`` for every eighth ``i`` below ``count``; the last of what it gave."""
+        kept = cgutils.alloca_once_value(self.builder, start)
+        eight = self.constant(8)
+        with cgutils.for_range_slice(self.builder, self.constant(0), count, eight) as (i, _):
+            self.builder.store(step(i, self.builder.load(kept)), kept)
+        return self.builder.load(kept)
+
+    def floats(self, value: float) -> Any:
+        """Eight of one number."""
+        return ir.Constant(FLOATS, [float(value)] * 8)
+
+    def ints(self, value: int) -> Any:
+        """Eight of one whole number."""
+        return ir.Constant(INTS, [value] * 8)
+
+    def larger(self, a: Any, b: Any) -> Any:
+        """The larger ones, element by element."""
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def folded(self, vector: Any, how: Any) -> Any:
+        """One number of eight."""
+        for half in (4, 2, 1):
+            other = self.shuffle(vector, vector, [(i + half) % 8 for i in range(8)])
+            vector = how(vector, other)
+        return self.builder.extract_element(vector, ir.Constant(I32, 0))
+
+    def power(self, x: Any) -> Any:
+        """``exp(x)`` of numbers not above 0."""
+        b = self.builder
+        far = b.fcmp_ordered(">", x, self.floats(LEAST))
+        y = b.fmul(b.select(far, x, self.floats(LEAST)), self.floats(LOG2E))
+        whole = self.call("llvm.rint.v8f32", FLOATS, y)
+        f, value = b.fsub(y, whole), self.floats(POWERS[0])
+        for term in POWERS[1:]:
+            value = self.call("llvm.fmuladd.v8f32", FLOATS, value, f, self.floats(term))
+        exponent = b.add(b.fptosi(whole, INTS), self.ints(127))
+        scale = b.bitcast(b.shl(exponent, self.ints(23)), FLOATS)
+        return b.select(far, b.fmul(value, scale), self.floats(0))
+
+
+@intrinsic
+def scaled(typing: Any, x: Any, at: Any, count: Any, scaling: Any, bias: Any) -> Any:
+    """Numbers ``at .. at + count`` of ``x`` become ``scaling * (x + bias)``; the largest."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v = _Row(context, builder, signature, args)
+        _, at, count, scaling, bias = args
+        factor, more = v.spread(scaling, 8), v.spread(bias, 8)
+
+        def step(i: Any, top: Any) -> Any:
+            place = builder.add(at, i)
+            logit = builder.fmul(factor, builder.fadd(v.load(FLOATS, 0, place), more))
+            v.store(logit, 0, place)
+            return v.larger(logit, top)
+
+        return v.folded(v.each(count, v.floats(float("-inf")), step), v.larger)
+
+    n, f = types.int64, types.float32
+    return f(x, n, n, f, f), generate
+
+
+@intrinsic
+def exponentials(typing: Any, x: Any, at: Any, count: Any, top: Any) -> Any:
+    """Numbers ``at .. at + count`` of ``x`` become ``exp(x - top)``; their sum.
+
+    ``top`` is finite and not below any.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v = _Row(context, builder, signature, args)
+        _, at, count, top = args
+        pivot = v.spread(top, 8)
+
+        def step(i: Any, total: Any) -> Any:
+            place = builder.add(at, i)
+            weight = v.power(builder.fsub(v.load(FLOATS, 0, place), pivot))
+            v.store(weight, 0, place)
+            return builder.fadd(total, weight)
+
+        return v.folded(v.each(count, v.floats(0), step), builder.fadd)
+
+    n, f = types.int64, types.float32
+    return f(x, n, n, f), generate
+
+
+@intrinsic
+def largest(typing: Any, x: Any, at: Any, count: Any, gains: Any, first: Any) -> Any:
+    """Numbers ``at .. at + count`` of ``x`` are multiplied by ``gains`` from ``first`` on.
+
+    The largest of them and 0.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v = _Row(context, builder, signature, args)
+        _, at, count, _, first = args
+
+        def step(i: Any, top: Any) -> Any:
+            place = builder.add(at, i)
+            gain = v.load(FLOATS, 3, builder.add(first, i))
+            product = builder.fmul(v.load(FLOATS, 0, place), gain)
+            v.store(product, 0, place)
+            return v.larger(product, top)
+
+        return v.folded(v.each(count, v.floats(0), step), v.larger)
+
+    n = types.int64
+    return types.float32(x, n, n, gains, n), generate
+
+
+@intrinsic
+def wholes(typing: Any, x: Any, at: Any, count: Any, scale: Any, out: Any, to: Any) -> Any:
+    """Numbers ``at .. at + count`` of ``x``, not below 0, times ``scale``, rounded, as int16."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v = _Row(context, builder, signature, args)
+        _, at, count, scale, _, to = args
+        factor, shorts = v.spread(scale, 8), ir.VectorType(ir.IntType(16), 8)
+
+        def step(i: Any, none: Any) -> Any:
+            number = builder.fmul(v.load(FLOATS, 0, builder.add(at, i)), factor)
+            rounded = builder.fptosi(builder.fadd(number, v.floats(0.5)), INTS)
+            v.store(builder.trunc(rounded, shorts), 4, builder.add(to, i))
+            return none
+
+        v.each(count, v.constant(0), step)
+        return context.get_dummy_value()
+
+    n = types.int64
+    return types.void(x, n, n, types.float32, out, n), generate
