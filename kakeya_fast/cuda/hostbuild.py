@@ -66,10 +66,10 @@ def run(
         raise Unsupported("num.subnormal.kept", "this thread flushes subnormal numbers to zero")
     given = dict(d.removeprefix("-DKAKEYA_").split("=") for d in defines)
     plan = Plan(*(int(given.get(name, 0)) for name in _FIELDS))
-    blocks, _ = params.launch(layout, n_pages)
+    blocks, threads = params.launch(layout, n_pages)
     head = (_CODECS[layout.codec.id], int("check" in entry), ctypes.byref(plan))
     call = lib.kakeya_host_encode if "ENCODE" in given else lib.kakeya_host_decode
-    call(*head, blocks * params.WARPS, *args)
+    call(*head, blocks * threads // params.WARP, *args)
 
 
 def start(numbers: tuple[int, ...], grid: tuple[int, int, int], args: tuple[int, ...]) -> None:

@@ -30,6 +30,7 @@ STATUS_CLEAR = 0xFFFFFFFFFFFFFFFF
 
 WARP = 32
 WARPS = 8  # of a block
+LONG_WALK = 256  # numbers; the flags of longer ones fill shared memory, so that a block has 2 warps
 
 _SOURCE = {
     "raw": "raw.cu",
@@ -41,7 +42,7 @@ _SOURCE = {
     "trellis": "trellis.cu",
     "query": "query.cu",
 }
-WALK_LONGEST = 256
+QUERY_LONGEST = 256
 # Rules of what an encoder may find too large, in the order in which it looks at a page, and of what
 # a decoder may refuse.
 _REFUSED = {
@@ -61,8 +62,8 @@ def refusal(layout: PageLayout) -> str:
 
     Rule: backend.support.honest
     """
-    if layout.codec.id in ("trellis", "query") and layout.head_dim > WALK_LONGEST:
-        return f"walks have up to {WALK_LONGEST} numbers here, not {layout.head_dim}"
+    if layout.codec.id == "query" and layout.head_dim > QUERY_LONGEST:
+        return f"query has up to {QUERY_LONGEST} components here, not {layout.head_dim}"
     return "" if layout.codec.id in _SOURCE else f"no CUDA code for codec {layout.codec.id}"
 
 
@@ -95,7 +96,14 @@ def numbers(layout: PageLayout) -> dict[str, int]:
         found["G"], found["CHANNEL"] = codec.integer("g"), int(codec["axis"] == "channel")
     if codec.id in LATTICE_BLOCK:
         found["Q"], found["BLOCK"] = codec.integer("q"), LATTICE_BLOCK[codec.id]
+    if block_warps(layout) != WARPS:
+        found["WARPS"] = block_warps(layout)
     return found
+
+
+def block_warps(layout: PageLayout) -> int:
+    """Warps of a block."""
+    return 2 if layout.codec.id == "trellis" and layout.head_dim > LONG_WALK else WARPS
 
 
 def defines(
@@ -129,8 +137,8 @@ def launch(layout: PageLayout, n_pages: int) -> tuple[int, int]:
     shares = layout.tokens // 8
     if layout.codec.id == "int" and layout.codec["axis"] == "channel":
         shares = -(-layout.tokens // layout.codec.integer("g"))
-    warps = -(-n_pages * shares // (WARP // lanes))
-    return -(-warps // WARPS), WARPS * WARP
+    warps, of_block = -(-n_pages * shares // (WARP // lanes)), block_warps(layout)
+    return -(-warps // of_block), of_block * WARP
 
 
 @lru_cache(maxsize=64)

@@ -111,6 +111,15 @@ def test_macros_say_what_a_layout_is() -> None:
     assert "-DKAKEYA_VECTORS=0" in unit(direction="decode", basis="coefficients").defines
 
 
+def test_blocks_of_long_walks_are_small() -> None:
+    for d, warps in ((256, 8), (264, 2)):
+        layout = page_layout("trellis", d, 32)
+        blocks, threads = params.launch(layout, 100)
+        assert threads == 32 * warps
+        assert blocks * warps == 100 * 4
+        assert ("-DKAKEYA_WARPS=2" in unit("trellis", d).defines) == (warps == 2)
+
+
 def test_the_seed_is_data() -> None:
     assert unit("e8:seed=7") == unit("e8")
     assert unit("e8:q=9") != unit("e8")

@@ -30,6 +30,9 @@ LAYOUTS = [
     ("trellis:b=1,seed=0", 8, 16),
     ("trellis:b=4", 248, 16),
     ("trellis:b=7,seed=3", 256, 16),
+    ("trellis:b=3", 264, 16),
+    ("trellis", 576, 32),
+    ("trellis:b=5", 1016, 16),
     ("d4:q=110", 24, 16),
     ("d4:q=1", 512, 16),
     ("e8:q=1", 8, 16),
@@ -215,6 +218,7 @@ def test_labels_are_those_of_the_spec() -> None:
     assert [packed >> 4 * j & 15 for j in range(8)] == [trellis_labels()[1 << j] for j in range(8)]
 
 
-def test_long_walks_are_refused() -> None:
+def test_long_components_are_refused() -> None:
     """Rule: backend.support.honest"""
-    assert "256" in HOST.supports(page_layout("trellis", 264, 16)).reason
+    assert "256" in HOST.supports(page_layout("query", 264, 16)).reason
+    assert HOST.supports(page_layout("trellis", 1024, 16)).ok

@@ -5,7 +5,10 @@
 
 namespace kakeya {
 
-constexpr int WARPS = 8;  // of a block, as in params.py
+#ifndef KAKEYA_WARPS
+#define KAKEYA_WARPS 8
+#endif
+constexpr int WARPS = KAKEYA_WARPS;  // of a block, as in params.py
 
 KAKEYA_FN i64 warp_number() { return i64(blockIdx.x) * WARPS + threadIdx.x / WARP; }
 
@@ -34,7 +37,7 @@ KAKEYA_FN void stage(u32* to, const u32* from, int count) {
 #ifndef KAKEYA_BLOCKS
 #define KAKEYA_BLOCKS (kakeya::SLABS == 1 ? 4 : kakeya::SLABS == 2 ? 3 : 2)
 #endif
-#define KAKEYA_ENTRY extern "C" __global__ void __launch_bounds__(256, KAKEYA_BLOCKS)
+#define KAKEYA_ENTRY extern "C" __global__ void __launch_bounds__(kakeya::WARPS * kakeya::WARP, KAKEYA_BLOCKS)
 
 // Two entries of a direction: the second looks for refusals and writes nothing else. A file has a
 // function `encode(x, tables, pages, status, check)`, and one `decode(pages, tables, out, status,

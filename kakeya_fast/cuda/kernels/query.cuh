@@ -111,7 +111,7 @@ KAKEYA_FN void search_bands(const u32* table, const float* values, u32 numbers, 
     keep_flags(scratch + HELD, o, word);
   }
   sync_warp();
-  trace_walk(scratch + HELD, first, last, owner, end_walk(cost), windows);
+  trace_walk(scratch + HELD, first, last, owner, 1, end_walk(cost), windows);
   sync_warp();
 }
 

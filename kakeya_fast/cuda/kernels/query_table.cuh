@@ -29,6 +29,7 @@ KAKEYA_FN constexpr int together(Plan p) { return p.D > 128 ? 2 : 4; }
 constexpr int TOGETHER = 4;
 
 // Shared memory of a warp: the numbers of these vectors, then squares to be summed or flags.
+constexpr int LONGEST = 256;  // numbers of a vector
 constexpr int HELD = TOGETHER * WARP * 8 * 4 / (KAKEYA_D > 128 && KAKEYA_D <= LONGEST ? 2 : 1);
 constexpr int WALKS = (KAKEYA_D < LONGEST ? KAKEYA_D : LONGEST) / 8 * FLAGS;
 constexpr int SEARCH = HELD + (WALKS < WARP * 8 * 4 ? WARP * 8 * 4 : WALKS);

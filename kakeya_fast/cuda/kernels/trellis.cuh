@@ -1,5 +1,4 @@
-// Codec `trellis`: rotation, scale byte, a walk of least error. D is at most 256: a vector is one
-// slab, and the flags of a walk fit beside it.
+// Codec `trellis`: rotation, scale byte, a walk of least error.
 #pragma once
 
 #include "gain.cuh"
@@ -9,8 +8,8 @@
 namespace kakeya {
 
 // Shared memory of a warp beside its scratch: the numbers of its vectors, then the flags of a walk.
-constexpr int NUMBERS = WARP * 8 * 4;
-constexpr int WALK = NUMBERS + (KAKEYA_D < LONGEST ? KAKEYA_D : LONGEST) / 8 * FLAGS;
+constexpr int NUMBERS = SLABS * WARP * 8 * 4;
+constexpr int WALK = NUMBERS + KAKEYA_D / 8 * FLAGS;
 
 struct Near {
   Lane<float> square;
@@ -48,7 +47,7 @@ KAKEYA_FN void search(Plan p, const float* values, u8* walk, int vector, int own
     }
   }
   sync_warp();
-  trace_walk(walk + NUMBERS, 0, p.D / 8, owner, end_walk(cost), windows);
+  trace_walk(walk + NUMBERS, 0, p.D / 8, owner, slabs(p), end_walk(cost), windows);
   sync_warp();
 }
 
@@ -60,7 +59,6 @@ KAKEYA_FN void trellis_encode(Plan p, const Vectors& x, const u32* table, const 
   const float* values = reinterpret_cast<const float*>(table + CODEBOOK);
   const Rotation rotation = make_rotation(p, t, table);
   const Places from = make_places(p, t, x, t.share, shares(p));
-  const Lane<bool> on = t.lane < octets(p);
   const Lane<u32> team = cast<u32>(lane_number() / lanes(p));
   for (int turn = 0; turn < 8; ++turn) {
     Lane<float> y[8 * SLABS];
@@ -69,25 +67,25 @@ KAKEYA_FN void trellis_encode(Plan p, const Vectors& x, const u32* table, const 
     const Lane<int> token = token_of(p, t, turn);
     write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), v.byte);
     KAKEYA_UNROLL
-    for (int r = 0; r < 8; ++r) {
-      y[r] = mul(y[r], v.scale);
-      const Lane<u32> number = bits(y[r]);
-      const Lane<u32> at = team * u32(p.D) + cast<u32>(t.lane) * 8u + u32(r);
-      write_shared<1>(walk, at * 4u, on, &number);
+    for (int i = 0; i < 8 * slabs(p); ++i) {
+      y[i] = mul(y[i], v.scale);
+      const Lane<int> octet = octet_of(p, t, i / 8);
+      const Lane<u32> number = bits(y[i]);
+      const Lane<u32> at = team * u32(p.D) + cast<u32>(octet) * 8u + u32(i % 8);
+      write_shared<1>(walk, at * 4u, octet < octets(p), &number);
     }
     sync_warp();
-    Lane<u32> windows[8] = {0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u};
+    Lane<u32> windows[8 * SLABS];
+    KAKEYA_UNROLL
+    for (int i = 0; i < 8 * slabs(p); ++i) windows[i] = 0u;
     for (int k = 0; k < teams(p); ++k) search(p, values, walk, k, k * lanes(p), windows);
     Lane<u32> codes[2 * SLABS];
-    codes[0] = 0u;
-    codes[1] = 0u;
     KAKEYA_UNROLL
-    for (int r = 0; r < 8; ++r) {
-      const Lane<u32> pick = nearest(p, values, y[r], label_of(windows[r])).pick;
-      codes[r / 4] |= (pick * 2u + (windows[r] & 1u)) << u32(r % 4 * 8);
+    for (int i = 0; i < 8 * slabs(p); ++i) {
+      const Lane<u32> pick = nearest(p, values, y[i], label_of(windows[i])).pick;
+      const Lane<u32> code = select<u32>(v.byte == 0u, 0u, pick * 2u + (windows[i] & 1u));
+      codes[i / 4] = i % 4 ? codes[i / 4] | code << u32(i % 4 * 8) : code;
     }
-    codes[0] = select<u32>(v.byte == 0u, 0u, codes[0]);
-    codes[1] = select<u32>(v.byte == 0u, 0u, codes[1]);
     write_codes(p, t, codes, token, pages.data, p.P, scratch);
   }
 }
@@ -106,20 +104,26 @@ KAKEYA_FN void trellis_decode(Plan p, const Pages& pages, const u32* table, cons
     Lane<u32> codes[2 * SLABS];
     read_codes(p, t, pages.data, p.P, token, codes);
     const Lane<float> gain = real(lookup_global<u32>(table + BACKWARD, cast<i64>(byte), true));
-    Lane<u32> lows = 0u;
-    KAKEYA_UNROLL
-    for (int r = 0; r < 8; ++r) lows |= (code_of(codes, r) & 1u) << u32(r);
-    lows = lows << 8u | select<u32>(t.lane == 0, 0u, shuffle(lows, before));
-    Lane<u32> labels[4];
-    labels_of(lows, labels);
     Lane<float> y[8 * SLABS];
+    Lane<u32> newest = 0u;  // low bits of the slab before, of its last octet in lane 0
     KAKEYA_UNROLL
-    for (int r = 0; r < 8; ++r) {
-      const Lane<u32> at = (code_of(codes, r) / 2u) * 16u + label_at(labels, r);
-      y[r] = mul_zero(lookup<float>(values, at), gain);
+    for (int s = 0; s < slabs(p); ++s) {
+      Lane<u32> lows = 0u;
+      KAKEYA_UNROLL
+      for (int r = 0; r < 8; ++r) lows |= (code_of(codes + 2 * s, r) & 1u) << u32(r);
+      const Lane<u32> near = shuffle(lows, before);
+      Lane<u32> labels[4];
+      labels_of(lows << 8u | select<u32>(t.lane == 0, newest, near), labels);
+      newest = near;
+      KAKEYA_UNROLL
+      for (int r = 0; r < 8; ++r) {
+        const Lane<u32> at = (code_of(codes + 2 * s, r) / 2u) * 16u + label_at(labels, r);
+        y[8 * s + r] = mul_zero(lookup<float>(values, at), gain);
+      }
     }
     if (p.vectors) rotate_back(p, t, rotation, y);
-    write_octet(p, to, turn, 0, holds(p, t, 0), y);
+    KAKEYA_UNROLL
+    for (int s = 0; s < slabs(p); ++s) write_octet(p, to, turn, s, holds(p, t, s), y + 8 * s);
   }
 }
 

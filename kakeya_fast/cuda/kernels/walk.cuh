@@ -8,7 +8,6 @@ namespace kakeya {
 
 // Column j of the labels in bits 4j .. 4j + 3; a test holds them to spec/trellis.json.
 constexpr u32 COLUMNS = 0x8d14c6d8u;
-constexpr int LONGEST = 256;           // numbers of a walk
 constexpr int FLAGS = WARP * 4;        // bytes of an octet's flags in shared memory
 
 /// Rule: trellis.label.linear
@@ -113,15 +112,14 @@ KAKEYA_FN void keep_flags(u8* flags, int octet, const Lane<u32>& word) {
   write_shared<1>(flags, cast<u32>(lane_number()) * 4u + u32(octet * FLAGS), true, &word);
 }
 
-/// Windows of a walk through octets `first` to `last - 1`, read backwards: window r of lane
-/// owner + o is that of number 8 o + r.
+/// Windows of a walk through octets `first` to `last - 1`, read backwards: window 8 s + r of lane l
+/// is that of number r of octet l + 32 s - owner.
 ///
 /// Rule: trellis.search.end
-KAKEYA_FN void trace_walk(const u8* flags, int first, int last, int owner, Lane<u32> state,
-                          Lane<u32>* windows) {
+KAKEYA_FN void trace_walk(const u8* flags, int first, int last, int owner, int slabs,
+                          Lane<u32> state, Lane<u32>* windows) {
   const Lane<int> lane = lane_number();
   for (int o = last - 1; o >= first; --o) {
-    const Lane<bool> mine = lane == owner + o;
     KAKEYA_UNROLL
     for (int r = 7; r >= 0; --r) {
       const Lane<u32> low = state / 2u;
@@ -129,7 +127,11 @@ KAKEYA_FN void trace_walk(const u8* flags, int first, int last, int owner, Lane<
       const Lane<u32> shift = u32(4 * r) + (low >> 5u) * 2u + (state & 1u);
       const Lane<u32> upper = (read_shared(flags, at, true) >> shift) & 1u;
       const Lane<u32> window = state + upper * 128u;
-      windows[r] = select<u32>(mine, window, windows[r]);
+      KAKEYA_UNROLL
+      for (int s = 0; s < slabs; ++s) {
+        const Lane<bool> mine = lane + WARP * s == owner + o;
+        windows[8 * s + r] = select<u32>(mine, window, windows[8 * s + r]);
+      }
       state = window / 2u;
     }
   }
