@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.damage_forward import PAGE, SINKS, Damage, backend_on, compared, install, logits
+from benchmarks.damage_forward import PAGE, SINKS, Damage, compared, enter_run, install, logits
 from benchmarks.damage_settings import (
     CONTEXT,
     CTX,
@@ -36,7 +36,7 @@ from benchmarks.damage_trials import Trials
 from benchmarks.pool import spread
 from kakeya_fast.hf import load_tables
 from kakeya_fast.quality.models import Loaded, load_model
-from kakeya_fast.quality.report import environment, write_json
+from kakeya_fast.quality.report import write_json
 from kakeya_fast.quality.texts import Passage, passages
 
 RESULTS = Path(__file__).parent / "results" / "damage"
@@ -90,7 +90,7 @@ def measure(
     mine = given if workers > 1 else (*given, loaded)
     began = time.perf_counter()
     for n, (part, units) in enumerate(spread(jobs, _job, _ready, mine, workers)):
-        kept[part]["units"] += units
+        kept[part]["units"] += [unit | {"run": len(kept[part]["runs"]) - 1} for unit in units]
         write_json(kept[part], folder / f"{loaded.name}-{part}.json")
         kl = units[0]["buckets"][0][2] / units[0]["buckets"][0][1]
         _say(f"{loaded.name} {part} {n + 1}/{len(jobs)} {units[0]['setting']} KL {kl:.4f} "
@@ -119,6 +119,7 @@ def _left(
     for known in tables.values():
         known.check(loaded.model)
     data |= _about(loaded, text, ctx, count, tables)
+    enter_run(data, loaded.model)
     done = {(u["passage"], u["setting"]) for u in data["units"]}
     jobs: list[Job] = []
     for passage in found[:most]:
@@ -181,16 +182,12 @@ def _about(loaded: Loaded, text: Any, ctx: int, count: int, tables: Any) -> dict
         | {k: v for k, v in known.made.items() if k in ("tokens", "context")}
         for name, known in tables.items()
     }
-    model = loaded.model
-    size, device = sum(p.numel() for p in model.parameters()), model.device
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    size = sum(p.numel() for p in loaded.model.parameters())
     return {
         "format": "kakeya-damage/1",
         "model": {"name": loaded.name, "sha256": loaded.sha256, "dtype": loaded.dtype,
                   "parameters": size},
         "text": {"name": text.name, "sha256": text.sha256},
-        "run": {"device": where, "backend": backend_on(device).name, "torch": torch.__version__,
-                "commit": environment()["commit"]},
         "protocol": {"ctx": ctx, "passages": count, "warmup": WARMUP, "sinks": SINKS, "page": PAGE,
                      "layers": "all attention layers, sliding ones included"},
         "calibration": {"tokens_a_text": TOKENS, "ctx": CTX, "context": CONTEXT, "tables": shown},

@@ -20,6 +20,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from kakeya_fast import get_backend
 from kakeya_fast.hf.keytables import KeyTables
+from kakeya_fast.quality.report import environment
 from kakeya_ref.layout import page_layout
 from kakeya_ref.registry import parse_codec
 
@@ -91,6 +92,20 @@ class Damage:
 def backend_on(device: torch.device) -> Any:
     """The backend that codes, as a cache would choose it."""
     return get_backend("auto", str(device))
+
+
+def enter_run(data: dict[str, Any], model: Any) -> None:
+    """Add to the ``runs`` of a result file where and by what is measured from here on."""
+    device = model.device
+    run = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "backend": backend_on(device).name,
+        "torch": torch.__version__,
+        "commit": environment()["commit"],
+    }
+    runs = data.setdefault("runs", [])
+    if runs[-1:] != [run]:
+        runs.append(run)
 
 
 def install(model: Any) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.damage_open import choices, foreign
-from benchmarks.damage_settings import TABLES
 from benchmarks.damage_targets import by_setting, targets
 from kakeya_fast.quality.stats import Estimate, pooled
 
@@ -29,8 +28,8 @@ def main() -> None:
     lines = ["# Damage of calibrated keys and trellis values", ""]
     for path in sorted(RESULTS.glob("*-main.json")):
         lines += page(json.loads(path.read_text("utf-8")), path)
-    parts = (("reach", reached), ("long", far), ("prose", foreign), ("code", foreign))
-    for part, render in (*parts, ("open", choices)):
+    parts = (("long", far), ("prose", foreign), ("code", foreign), ("open", choices))
+    for part, render in parts:
         for path in sorted(RESULTS.glob(f"*-{part}.json")):
             lines += render(json.loads(path.read_text("utf-8")))
     notes = RESULTS / "NOTES.md"
@@ -50,6 +49,19 @@ def bits(unit: Unit) -> tuple[float, float, float]:
     k, v = unit["bits"]
     coded = [b for b in (k, v) if b < 16]
     return k, v, sum(coded) / len(coded)
+
+
+def where(data: dict[str, Any]) -> str:
+    """Devices and backends of the runs of a file, and what was measured there."""
+    told: dict[str, set[str]] = {}
+    for unit in data["units"]:
+        run = data["runs"][unit["run"]]
+        codecs = {c.partition(":")[0] for c in unit["setting"].partition("@")[0].split("/")}
+        place = f"{run['device']} (backend {run['backend']}, {run['commit'] or 'commit unknown'})"
+        told.setdefault(place, set()).update(codecs - {"raw"})
+    if len(told) == 1:
+        return next(iter(told))
+    return "; ".join(f"{', '.join(sorted(what))} on {place}" for place, what in told.items())
 
 
 def page(data: dict[str, Any], path: Path) -> list[str]:
@@ -79,7 +91,7 @@ def page(data: dict[str, Any], path: Path) -> list[str]:
         f"({protocol['layers']}) reads the sinks ({protocol['sinks']}), its own page and the "
         "unfilled page exactly, and all other pages decoded from their bytes; pages of "
         f"{protocol['page']} tokens; positions from {protocol['warmup']} on; model and arithmetic "
-        f"{model['dtype']}, on {data['run']['device']} (backend {data['run']['backend']}). "
+        f"{model['dtype']}, on {where(data)}. "
         f"Passages are disjoint, of a text that no table has seen. True bits: "
         "bytes of the pages, scales included, over their numbers. Intervals: 95 %, bootstrap "
         "over passages.",
@@ -94,38 +106,6 @@ def page(data: dict[str, Any], path: Path) -> list[str]:
         "",
         *targets({n: list(u.values()) for n, u in found.items()}, model["name"]),
     ]
-
-
-def reached(data: dict[str, Any]) -> list[str]:
-    """What the gain's second rule changed: the table, and its targets against ``scalar`` above."""
-    name, found = data["model"]["name"], by_setting(data)
-    main = json.loads((RESULTS / f"{name}-main.json").read_text("utf-8"))
-    lines = [
-        f"## {name}: with [query.gain.reach]",
-        "",
-        "Same passages and protocol as above, measured after the gain's second rule came in, on "
-        f"{data['run']['device']} (backend {data['run']['backend']}); tables `short`: "
-        f"{TABLES['short'][1]['tokens']} tokens of {TABLES['short'][0][0]}. Ratios are to the rows "
-        "of `scalar` above, which the rule does not touch. *Before*: KL of the same codec above, "
-        "with the tables named there.",
-        "",
-        "| keys/values | coded bits | n | KL, nats | before | ΔPPL | top-1 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    before = by_setting(main)
-    for setting, units in found.items():
-        some = list(units.values())
-        kl, dnll, top = (mean(some, c) for c in (KL, DNLL, AGREE))
-        old = before.get(setting.replace("@short", "@f32"))
-        was = f"{mean(list(old.values()), KL).mean:.4f}" if old else "–"
-        lines.append(
-            f"| `{setting}` | {bits(some[0])[2]:.3f} | {len(some)} | {_span(kl, 4)} | {was} | "
-            f"{_percent(dnll)} | {100 * top.mean:.1f} % |"
-        )
-    known = {s.replace("@short", "@f32"): list(u.values()) for s, u in found.items()}
-    scalar = {s: list(u.values()) for s, u in before.items() if "scalar" in s}
-    rows = [row for row in targets(scalar | known, name) if "not measured" not in row]
-    return [*lines, "", *(row.replace("@f32", "@short") for row in rows)]
 
 
 def far(data: dict[str, Any]) -> list[str]:

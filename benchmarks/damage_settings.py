@@ -37,8 +37,6 @@ TABLES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "close": (MIXED, {"near": 32}),
     "ridge3": (MIXED, {"ridge": 1e-3}),
     "ridge1": (MIXED, {"ridge": 1e-1}),
-    # What two cores learn in minutes.
-    "short": (("manual-a",), {"tokens": 8192}),
 }
 # (keys, values, tables)
 Row = tuple[str, str, str]
@@ -114,14 +112,6 @@ OPEN: tuple[Row, ...] = (
     ("query:b=3", "trellis:b=2", "f32"),
     ("query:b=2", "trellis:b=3", "f32"),
 )  # fmt: skip
-# Measured after [query.gain.reach] came in; the other parts before.
-REACH: tuple[Row, ...] = (
-    ("query:b=3", "trellis:b=3", "short"),
-    ("query:b=2", "trellis:b=2", "short"),
-    ("query:b=2.5", "trellis:b=2", "short"),
-    ("query:b=3", "raw", "short"),
-    ("query:b=2", "raw", "short"),
-)
 # Tokens of a passage, number of passages, text, rows.
 PARTS: dict[str, tuple[int, int, str, tuple[Row, ...]]] = {
     "main": (1024, 16, "workshop-b", BOTH + KEYS + VALUES),
@@ -129,7 +119,6 @@ PARTS: dict[str, tuple[int, int, str, tuple[Row, ...]]] = {
     "code": (1024, 16, "code-b", CODE),
     "prose": (1024, 16, "workshop-b", PROSE),
     "open": (1024, 8, "workshop-b", OPEN),
-    "reach": (1024, 16, "workshop-b", REACH),
 }
 
 

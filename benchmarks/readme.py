@@ -124,9 +124,6 @@ def calibrated() -> list[str]:
     for path in sorted((RESULTS / "damage").glob("*-main.json")):
         data = load(path)
         found = by_setting(data)
-        later = path.with_name(path.name.replace("-main", "-reach"))
-        if later.exists():
-            found |= {k.replace("@short", "@f32"): u for k, u in by_setting(load(later)).items()}
         for name in COMPARED:
             units = list(found[name].values())
             kl, dnll = (mean(units, column) for column in (KL, DNLL))

@@ -57,8 +57,7 @@ def small(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(damage_settings, "MIXED", ("manual-a",))
     monkeypatch.setattr(damage, "WARMUP", 8)
     coder = Backend()
-    for module in (damage_forward, damage):
-        monkeypatch.setattr(module, "backend_on", lambda device: coder)
+    monkeypatch.setattr(damage_forward, "backend_on", lambda device: coder)
     for part, (_, _, _, rows) in damage.PARTS.items():
         monkeypatch.setitem(damage.PARTS, part, (140, 2, "manual-b", rows))
     before = tiny.model.config._attn_implementation

@@ -43,8 +43,9 @@ def test_plans_are_made_and_compared(small, tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "BUDGETS", (3.0,))
     plans.compare("tiny", 3, "cpu", 1)
     data = json.loads((tmp_path / "tiny.json").read_text("utf-8"))
-    # Two streams of four layers on two passages, then all settings on three.
-    assert len(data["units"]) == 2 * 4 * 2 + 3 * (len(plans.UNIFORM) + 1)
+    # Rates of both streams of four layers on two passages, then all settings on three.
+    rates = sum(map(len, plans.PROBE_AT.values()))
+    assert len(data["units"]) == rates * 4 * 2 + 3 * (len(plans.UNIFORM) + 1)
     rows = {r["name"]: r for r in plans.summary(data)}
     assert rows["plan 3.0"]["n"] == 3
     assert (rows["plan 3.0"]["k"] + rows["plan 3.0"]["v"]) / 2 <= 3.0
