@@ -42,7 +42,7 @@ from kakeya_fast.quality.texts import Passage, passages
 RESULTS = Path(__file__).parent / "results" / "damage"
 WARMUP, BUCKET = 64, 1024
 # Settings that share an uncompressed pass.
-AT_ONCE = 6
+AT_ONCE = 12
 
 _mine: dict[str, Any] = {}
 
@@ -56,14 +56,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--passages", type=int, help="fewer of them, from the first on")
-    parser.add_argument("--settings", type=int, help="fewer of them, from the first on")
+    parser.add_argument("--setting", action="append", help="only this one: keys/values@tables")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    loaded = load_model(args.model, device=args.device)
     args.out.mkdir(parents=True, exist_ok=True)
     parts = args.part or list(PARTS)
-    measure(loaded, parts, args.out, args.passages, args.settings, args.workers)
+    known = {name_of(row) for part in parts for row in PARTS[part][3]}
+    if unknown := set(args.setting or ()) - known:
+        parser.error(f"no such setting: {', '.join(sorted(unknown))}; there are {sorted(known)}")
+    loaded = load_model(args.model, device=args.device)
+    measure(loaded, parts, args.out, args.passages, args.setting, args.workers)
 
 
 def measure(
@@ -71,11 +74,14 @@ def measure(
     parts: Sequence[str],
     folder: Path,
     most: int | None = None,
-    settings: int | None = None,
+    settings: Sequence[str] | None = None,
     workers: int = 1,
 ) -> None:
     """Every setting of some parts on every passage, one line of sums each."""
-    rows = {part: PARTS[part][3][:settings] for part in parts}
+    rows = {
+        part: [row for row in PARTS[part][3] if settings is None or name_of(row) in settings]
+        for part in parts
+    }
     every = [row for some in rows.values() for row in some]
     paths = make_tables(loaded, sorted({t for _, _, t in every if t}), table_folder())
     trials = any("trial" in k + v for k, v, _ in every)

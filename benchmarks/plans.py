@@ -44,7 +44,7 @@ UNIFORM = (
     ("query:b=3", "trellis:b=3"),
 )
 BUDGETS = (2.15, 2.4, 2.9)
-CTX, WARMUP, COUNT, PROBES = 1024, 64, 16, 2
+CTX, WARMUP, COUNT, PROBES = 1024, 64, 16, 1
 AT_ONCE = 5
 # Name, passage, codecs of both streams by layer.
 Job = tuple[str, Any, Mapping[int, tuple[str, str]]]
@@ -202,7 +202,7 @@ def render(model: str) -> None:
     lines = [
         f"# Plans: {model}",
         "",
-        f"Each stream of each layer coded alone on {PROBES} passages of {PLANNED_ON}, at "
+        f"Each stream of each layer coded alone on {PROBES} passage of {PLANNED_ON}, at "
         f"{probed}; reported on {REPORTED_ON}, passages of {CTX} tokens, "
         f"all layers coded, 4 exact sinks, pages of {PAGE}, 95 % intervals over passages. "
         "*Saved* is how many bits more the uniform settings need for the same KL, on the line of "
