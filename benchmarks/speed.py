@@ -18,11 +18,14 @@ import numpy as np
 import torch
 
 from benchmarks import machine
+from benchmarks.gpu_plan import HEADS
+from benchmarks.gpu_tables import beside, of_pages
 from benchmarks.speed_table import markdown, verdicts
 from benchmarks.timing import CLOCKS, Spread, race
 from kakeya_fast import get_backend
 from kakeya_ref.backend import ReferenceBackend
 from kakeya_ref.layout import page_layout
+from kakeya_ref.registry import parse_codec
 
 DEFAULT = Path(__file__).parent / "results" / "speed-cpu.json"
 CODECS = (
@@ -34,6 +37,7 @@ CODECS = (
     "scalar:b=8",
     "trellis",
     "trellis:b=4",
+    "query",
     "d4",
     "e8:q=4",
     "e8",
@@ -41,12 +45,16 @@ CODECS = (
 TOKENS = 32
 # The slow backends get fewer pages of the same shape: their speed does not depend on the number.
 MEBIBYTES = {"numba": 64, "torch": 4, "ref": 2}
+# So do codecs that search a path through a trellis.
+SEARCHED, SEARCHED_MEBIBYTES = ("trellis", "query"), 8
 APPEND = 30 * 3  # pages of one stream that a model of 30 layers and 3 KV heads fills at once
 
 
-def shapes(backend: str, quick: bool) -> Iterator[tuple[str, int, int]]:
+def shapes(backend: str, codec: str, quick: bool) -> Iterator[tuple[str, int, int]]:
     """(name, pages, head dim) of what a backend is measured on."""
-    mebibytes = min(MEBIBYTES[backend], 4) if quick else MEBIBYTES[backend]
+    searched = parse_codec(codec).id in SEARCHED
+    most = 4 if quick else SEARCHED_MEBIBYTES if searched else MEBIBYTES[backend]
+    mebibytes = min(MEBIBYTES[backend], most)
     dims = (64, 128, 256) if backend == "numba" else (64, 128)
     for d in (128,) if quick else dims:
         yield "large", mebibytes * 2**20 // (4 * TOKENS * d), d
@@ -62,14 +70,16 @@ def measure(
     rng = np.random.default_rng(d)
     x = rng.standard_normal((pages, TOKENS, d), dtype=np.float32)
     y = np.empty_like(x)
-    body = backend.encode(x, layout)
-    check(name, x, body, backend.decode(body, layout), layout)
+    known = of_pages(beside(layout), np.arange(pages) % HEADS)
+    tables = {} if known is None else {"tables": known}
+    body = backend.encode(x, layout, **tables)
+    check(name, x, body, backend.decode(body, layout, **tables), layout, known)
     source, packed, target = torch.from_numpy(x), torch.from_numpy(body), torch.from_numpy(y)
     spreads = race(
         {
             "copy": lambda: np.copyto(y, x),
-            "encode": lambda: backend.encode_tensor(source, layout, out=packed),
-            "decode": lambda: backend.decode_tensor(packed, layout, out=target),
+            "encode": lambda: backend.encode_tensor(source, layout, out=packed, **tables),
+            "decode": lambda: backend.decode_tensor(packed, layout, out=target, **tables),
         },
         clock=CLOCKS[clock],
         min_seconds=seconds,
@@ -88,12 +98,15 @@ def measure(
     }
 
 
-def check(name: str, x: np.ndarray, body: np.ndarray, y: np.ndarray, layout: Any) -> None:
+def check(
+    name: str, x: np.ndarray, body: np.ndarray, y: np.ndarray, layout: Any, known: Any
+) -> None:
     """Stop unless a spread of the pages is the reference's, byte for byte and bit for bit."""
     some = np.unique(np.linspace(0, len(x) - 1, 32, dtype=np.int64))
     reference = ReferenceBackend()
-    want = reference.encode(x[some], layout)
-    back = reference.decode(want, layout)
+    tables = {} if known is None else {"tables": of_pages(known, known.of_page[some])}
+    want = reference.encode(x[some], layout, **tables)
+    back = reference.decode(want, layout, **tables)
     if not np.array_equal(body[some], want):
         raise SystemExit(f"{name} writes other bytes than the reference: {layout}; not timed")
     if not np.array_equal(y[some].view(np.uint32), back.view(np.uint32)):
@@ -127,7 +140,7 @@ def main() -> None:
     rows = result["rows"] = []
     for name in args.backend or list(MEBIBYTES):
         for codec in args.codec or CODECS:
-            for shape, pages, d in shapes(name, args.quick):
+            for shape, pages, d in shapes(name, codec, args.quick):
                 row = measure(name, codec, pages, d, args.clock, args.seconds) | {"shape": shape}
                 rows.append(row)
                 parts = (
