@@ -25,6 +25,9 @@ def plan(
     v: Annotated[Many | None, typer.Option("--v", help="Candidate for values; repeatable.")] = None,
     k_at: Annotated[Many | None, typer.Option(help="Rate at which keys are measured.")] = None,
     v_at: Annotated[Many | None, typer.Option(help="Rate at which values are measured.")] = None,
+    tables: Annotated[
+        Path | None, typer.Option(help="Calibrated tables: keys are then coded by query.")
+    ] = None,
     ctx: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
     passages: Annotated[int, typer.Option(help="Disjoint passages.")] = 2,
     together: Annotated[
@@ -43,6 +46,7 @@ def plan(
         CANDIDATES,
         RATES,
         describe,
+        key_codecs,
         layer_shapes,
         sensitivity,
     )
@@ -51,7 +55,8 @@ def plan(
     from kakeya_fast.quality.texts import load_text
 
     loaded, source, options = load_model(model, device=device), load_text(text), Options()
-    rates = {"k": k_at or RATES, "v": v_at or RATES}
+    keys, keys_at = key_codecs(str(tables)) if tables else (CANDIDATES, RATES)
+    rates = {"k": k_at or keys_at, "v": v_at or RATES}
     number = -(-len(layer_shapes(loaded)) // together) * sum(map(len, rates.values()))
     with bar() as progress:
         task = progress.add_task(loaded.name, total=steps(ctx, passages, number, options))
@@ -62,12 +67,13 @@ def plan(
             ctx=ctx,
             count=passages,
             together=together,
+            tables=str(tables or ""),
             options=options,
             out=measured,
             workers=workers,
             step=lambda: progress.advance(task),
         )
-    made, chosen = found.plan(bits, {"k": k or CANDIDATES, "v": v or CANDIDATES})
+    made, chosen = found.plan(bits, {"k": k or keys, "v": v or CANDIDATES})
     about = describe(chosen, found.shapes)
     out.write_text(made.text({"model": loaded.name, "text": source.name} | about), "utf-8")
     if json:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from kakeya_fast.quality.setting import Setting, ranges
+from kakeya_fast.quality.setting import Setting
 from kakeya_ref.errors import UsageError
 from kakeya_ref.layout import page_layout
 
@@ -56,8 +56,12 @@ class Shape:
         return self.heads * (self.k_dim if stream == "k" else self.v_dim)
 
 
-def probe(coded: Sequence[int], stream: str, codec: str, layers: Sequence[int]) -> Setting:
+def probe(
+    coded: Sequence[int], stream: str, codec: str, layers: Sequence[int], tables: str = ""
+) -> Setting:
     """The setting that codes one stream of some layers and keeps all else exact.
+
+    ``tables`` is the file of calibrated tables that keys of ``query`` need.
 
     Examples
     --------
@@ -65,12 +69,15 @@ def probe(coded: Sequence[int], stream: str, codec: str, layers: Sequence[int]) 
     'raw/trellis@exact=0+2..3'
     """
     pair = f"{codec}/raw" if stream == "k" else f"raw/{codec}"
-    others = ranges([i for i in layers if i not in coded])
-    return Setting.parse(pair + (f"@exact={others}" if others else ""))
+    others = tuple(i for i in layers if i not in coded)
+    return replace(Setting.parse(pair), exact=others, tables=tables if stream == "k" else "")
 
 
 def probes(
-    layers: Sequence[int], rates: Mapping[str, Sequence[str]], together: int = 1
+    layers: Sequence[int],
+    rates: Mapping[str, Sequence[str]],
+    together: int = 1,
+    tables: str = "",
 ) -> dict[tuple[Part, str], Setting]:
     """All settings to measure, by every part they say something of.
 
@@ -86,7 +93,7 @@ def probes(
         group = layers[first : first + together]
         for stream in ("k", "v"):
             for codec in rates[stream]:
-                setting = probe(group, stream, codec, layers)
+                setting = probe(group, stream, codec, layers, tables)
                 found |= {(Part(layer, stream), codec): setting for layer in group}
     return found
 

@@ -15,6 +15,9 @@ from kakeya_fast.quality.texts import Text
 
 CANDIDATES = tuple(f"trellis:b={b}" for b in range(1, 7))
 RATES = ("trellis", "trellis:b=4")
+# Bits of keys with calibrated tables: a table spends its first bits where they bring most, so the
+# damage does not fall alike from bit to bit.
+KEY_BITS, KEY_RATES = ("1", "1.5", "2", "2.5", "3", "3.5", "4", "5"), ("1", "3")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,15 @@ class Sensitivity:
         return Plan(codecs), chosen
 
 
+def key_codecs(tables: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Candidates and measured rates of keys that a file of calibrated tables serves."""
+    from kakeya_fast.hf import load_tables
+
+    frame = load_tables(tables).frame
+    every = [tuple(f"query:b={b},f={frame}" for b in bits) for bits in (KEY_BITS, KEY_RATES)]
+    return every[0], every[1]
+
+
 def sensitivity(
     loaded: Loaded,
     text: Text,
@@ -48,6 +60,7 @@ def sensitivity(
     ctx: int,
     count: int,
     together: int = 1,
+    tables: str = "",
     options: Options = DEFAULTS,
     out: Path | None = None,
     workers: int = 1,
@@ -55,10 +68,11 @@ def sensitivity(
 ) -> Sensitivity:
     """KL of each packed layer and stream coded alone; resumable by ``out``, as any report.
 
-    With ``together`` above 1 that many neighbouring layers are coded at a time and share the KL.
+    With ``together`` above 1 that many neighbouring layers are coded at a time and share the KL;
+    ``tables`` is the file of calibrated tables for rates of ``query``.
     """
     shapes = layer_shapes(loaded, options)
-    wanted = probes(sorted(shapes), rates, together)
+    wanted = probes(sorted(shapes), rates, together, tables)
     report = run(
         loaded,
         text,

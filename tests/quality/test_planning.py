@@ -104,6 +104,14 @@ def test_neighbours_can_be_measured_together():
     }  # fmt: skip
 
 
+def test_tables_go_with_the_keys_that_need_them():
+    found = probes([0, 1], {"k": ["query:b=2"], "v": ["trellis"]}, tables="t.safetensors")
+    assert {str(s) for s in found.values()} == {
+        "query:b=2/raw@exact=1,tables=t.safetensors", "raw/trellis@exact=1",
+        "query:b=2/raw@exact=0,tables=t.safetensors", "raw/trellis@exact=0",
+    }  # fmt: skip
+
+
 def test_hull_drops_what_is_never_best():
     steps = [Step("a", 1, 1.0), Step("b", 2, 0.9), Step("c", 3, 0.1), Step("d", 4, 0.2)]
     assert [s.codec for s in hull(steps)] == ["a", "c"]
@@ -119,3 +127,19 @@ def test_command_writes_a_plan_that_settings_take(tiny, tmp_path):
     assert sorted(plan.codecs) == [0, 1]
     assert Setting.parse(f"trellis@plan={out}").plan == str(out)
     assert (tmp_path / "m.json").exists()
+
+
+def test_command_plans_query_keys_with_tables(tiny, tmp_path):
+    tables, out = str(tmp_path / "t.safetensors"), tmp_path / "plan.toml"
+    given = ["calibrate", "--model", str(tiny), "--text", "manual", "--out", tables]
+    result = CliRunner().invoke(app, [*given, "--tokens", "512", "--ctx", "256", "--frame", "64"])
+    assert result.exit_code == 0, result.output
+    given = ["plan", "--model", str(tiny), "--bits", "4.0", "--out", str(out), "--ctx", "200"]
+    given += ["--passages", "1", "--tables", tables, "--json"]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.output
+    plan = Plan.read(out)
+    assert all(k.startswith("query:") and "f=64" in k for k, _ in plan.codecs.values())
+    model = load_model(str(tiny)).model
+    cache = build_kakeya_cache(model, plan=str(out), tables=tables)
+    assert [str(layer.policy.k) for layer in cache.layers] == [k for k, _ in plan.codecs.values()]
