@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kakeya_fast.cli.screen import bar
+from kakeya_fast.cli.screen import Json, bar, emit
 
 
 def calibrate(
@@ -23,6 +23,7 @@ def calibrate(
     ctx: Annotated[int, typer.Option(help="Tokens of a passage.")] = 2048,
     context: Annotated[int, typer.Option(help="Longest context that is to be served.")] = 32768,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")] = "cpu",
+    json: Json = False,
 ) -> None:
     """Learn tables of calibrated keys from text: moments of keys and queries, layer by layer."""
     from kakeya_fast.quality.calibration import calibrated, passages_of
@@ -44,6 +45,11 @@ def calibrate(
         )
     tables.save(out)
     share = tables.nbytes / sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+    if json:
+        about = {"out": str(out), "model": loaded.name, "texts": [t.name for t in texts]}
+        counts = {"layers": len(tables.layers), "frame": frame, "nbytes": tables.nbytes}
+        emit(about | counts | {"share_of_model": share})
+        return
     typer.echo(
         f"{out}: {len(tables.layers)} layers, {tables.nbytes} bytes of tables "
         f"({100 * share:.2f} % of the model)"

@@ -7,13 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialize
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
@@ -129,7 +130,9 @@ class KeyTables:
         return sum(layer.nbytes for layer in self.layers.values())
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file; an existing one is replaced whole or not at all."""
+        """Write a safetensors file, the same bytes for the same tables; an existing one is replaced
+        whole or not at all.
+        """
         tensors, about = {}, {}
         for index, layer in self.layers.items():
             tensors[f"layers.{index}.bodies"] = layer.known.bodies
@@ -144,7 +147,8 @@ class KeyTables:
         }  # fmt: skip
         target = Path(path)
         draft = target.with_name(target.name + ".part")
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, draft, metadata=header)
+        whole = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
+        draft.write_bytes(_in_order(serialize(whole, metadata=header)))
         draft.replace(target)
 
     def check(self, model: PreTrainedModel) -> None:
@@ -183,15 +187,20 @@ def load_tables(path: str | Path) -> KeyTables:
         raise UsageError("query.tables.match", f"{path} cannot be read: {error}") from error
     if header.get("format") != FORMAT:
         raise UsageError("query.tables.match", f"{path} is no {FORMAT} file")
-    about, frame = json.loads(header["rotation"]), int(header["frame"])
-    if header["sha256"] != _digest(tensors, about, frame, header["model"]):
-        raise Malformed("query.tables.match", f"{path} does not match its own hash")
-    layers = {}
-    for index, rotation in about.items():
-        known = Skeleton(tensors[f"layers.{index}.bodies"], tensors[f"layers.{index}.analysis"])
-        rope = Rope(tuple(rotation["frequencies"]), rotation["interleaved"])
-        layers[int(index)] = LayerTables(known, rope, frame)
-    return KeyTables(layers, frame, header["model"], json.loads(header["made"]))
+    try:
+        about, frame, made = (json.loads(header[name]) for name in ("rotation", "frame", "made"))
+        if header["sha256"] != _digest(tensors, about, frame, header["model"]):
+            raise Malformed("query.tables.match", f"{path} does not match its own hash")
+        layers = {}
+        for index, rotation in about.items():
+            known = Skeleton(tensors[f"layers.{index}.bodies"], tensors[f"layers.{index}.analysis"])
+            rope = Rope(tuple(rotation["frequencies"]), rotation["interleaved"])
+            layers[int(index)] = LayerTables(known, rope, frame)
+    except (KeyError, TypeError, AttributeError, JSONDecodeError) as error:
+        raise Malformed(
+            "query.tables.match", f"{path} lacks what tables have: {error!r}"
+        ) from error
+    return KeyTables(layers, frame, header["model"], made)
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -211,6 +220,16 @@ def fingerprint(model: PreTrainedModel) -> str:
             if name.endswith("inv_freq"):
                 digest.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library writes them in any order."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # numbers behind it stay aligned
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def _digest(tensors: Mapping[str, Any], about: Any, frame: int, model: str) -> str:

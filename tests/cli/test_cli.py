@@ -159,6 +159,35 @@ def test_depth_and_layers_print_tables_and_write_files(tiny, tmp_path):
         assert data(command, *small, *extra, "--json", "-")["summary"] == stored["summary"]
 
 
+def test_calibrate_writes_tables_that_a_cache_reads(tiny, tmp_path):
+    """Rule: query.tables.given, query.tables.match"""
+    import torch
+
+    from kakeya_fast.hf import build_kakeya_cache
+    from kakeya_fast.quality.models import load_model
+
+    out = tmp_path / "tables.safetensors"
+    given = ["calibrate", "--model", tiny, "--text", "manual", "--out", out]
+    given += ["--ctx", "200", "--tokens", "600"]
+    told = data(*given, "--json")
+    model = load_model(str(tiny)).model
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    assert (told["layers"], told["frame"], told["texts"]) == (2, 32, ["manual"])
+    assert told["share_of_model"] == pytest.approx(told["nbytes"] / weights)
+    cache = build_kakeya_cache(model, "query:b=3", "trellis:b=3", tables=out)
+    with torch.no_grad():
+        model(torch.arange(80)[None], past_key_values=cache)
+    assert [layer.state.pages.used for layer in cache.layers] == [2, 2]
+    first = out.read_bytes()
+    said = call(*given)
+    assert said.exit_code == 0
+    assert f"{told['nbytes']} bytes of tables" in said.stdout
+    assert out.read_bytes() == first
+    short = call(*given, "--tokens", "100")
+    assert short.exit_code == 2
+    assert "[query.calibrate.text]" in short.stderr
+
+
 def test_demo_generates_and_writes_its_files(tiny, tmp_path):
     out = tmp_path / "out"
     small = ("--ctx", 96, "--tokens", 4, "--passages", 2, "--passage-tokens", 80)

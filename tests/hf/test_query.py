@@ -9,6 +9,7 @@ import hf_tiny as tiny
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from kakeya_fast.hf import build_kakeya_cache, load_tables
 from kakeya_fast.hf.calibrate import statistics, tables
@@ -239,6 +240,11 @@ def test_tables_are_checked_before_use(llama, tmp_path) -> None:
     path.write_bytes(raw)
     with pytest.raises(Malformed, match=r"\[query.tables.match\]"):
         load_tables(path)
+    header = {"format": "kakeya-query-1", "rotation": "{}", "frame": "32", "made": "{}"}
+    for lost in ({}, {"rotation": "{"}, {"frame": "wide"}, {"sha256": "0", "model": ""}):
+        save_file({"x": np.zeros(1, np.float32)}, path, metadata=header | lost)
+        with pytest.raises(Malformed, match=r"\[query.tables.match\]"):
+            load_tables(path)
     path.write_bytes(b"no tables")
     with pytest.raises(UsageError, match=r"\[query.tables.match\]"):
         load_tables(path)
