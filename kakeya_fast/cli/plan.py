@@ -41,6 +41,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """Measure every layer and stream alone, and spend a budget where it saves most KL."""
+    from kakeya_fast.quality.allocate import check_budget, least_bits
     from kakeya_fast.quality.models import load_model
     from kakeya_fast.quality.planning import (
         CANDIDATES,
@@ -57,7 +58,9 @@ def plan(
     loaded, source, options = load_model(model, device=device), load_text(text), Options()
     keys, keys_at = key_codecs(str(tables)) if tables else (CANDIDATES, RATES)
     rates = {"k": k_at or keys_at, "v": v_at or RATES}
-    number = -(-len(layer_shapes(loaded)) // together) * sum(map(len, rates.values()))
+    candidates, shapes = {"k": k or keys, "v": v or CANDIDATES}, layer_shapes(loaded)
+    check_budget(bits, least_bits(shapes, candidates))  # measuring may take hours
+    number = -(-len(shapes) // together) * sum(map(len, rates.values()))
     with bar() as progress:
         task = progress.add_task(loaded.name, total=steps(ctx, passages, number, options))
         found = sensitivity(
@@ -73,7 +76,7 @@ def plan(
             workers=workers,
             step=lambda: progress.advance(task),
         )
-    made, chosen = found.plan(bits, {"k": k or keys, "v": v or CANDIDATES})
+    made, chosen = found.plan(bits, candidates)
     about = describe(chosen, found.shapes)
     out.write_text(made.text({"model": loaded.name, "text": source.name} | about), "utf-8")
     if json:

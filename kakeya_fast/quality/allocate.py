@@ -157,10 +157,7 @@ def spend(
     total = sum(weight.values())
     at = dict.fromkeys(curves, 0)
     spent = sum(weight[p] * curves[p][0].bits for p in curves)
-    if spent > budget * total * (1 + 1e-9):
-        raise UsageError(
-            "plan.budget.least", f"{budget} bits; the cheapest candidates take {spent / total:.3f}"
-        )
+    check_budget(budget, spent / total)
     moves = sorted(
         (
             (_slope(a, b) / weight[part], part, i + 1)
@@ -175,6 +172,31 @@ def spend(
         if at[part] == i - 1 and spent + cost <= budget * total * (1 + 1e-9):
             at[part], spent = i, spent + cost
     return {part: curves[part][i] for part, i in at.items()}
+
+
+def check_budget(budget: float, least: float) -> None:
+    """Refuse a budget below what the cheapest candidates take.
+
+    Rule: plan.budget.least
+
+    Raises
+    ------
+    UsageError
+    """
+    if not least <= budget * (1 + 1e-9) < math.inf:
+        raise UsageError(
+            "plan.budget.least", f"{budget} bits; the cheapest candidates take {least:.3f}"
+        )
+
+
+def least_bits(shapes: Mapping[int, Shape], candidates: Mapping[str, Sequence[str]]) -> float:
+    """Mean bits per element where every part has the cheapest of its candidates."""
+    parts = [(shape, stream) for shape in shapes.values() for stream in ("k", "v")]
+    spent = sum(
+        shape.weight(stream) * min(shape.bits(c, stream) for c in candidates[stream])
+        for shape, stream in parts
+    )
+    return spent / sum(shape.weight(stream) for shape, stream in parts)
 
 
 def mean_bits(

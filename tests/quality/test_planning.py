@@ -143,3 +143,15 @@ def test_command_plans_query_keys_with_tables(tiny, tmp_path):
     model = load_model(str(tiny)).model
     cache = build_kakeya_cache(model, plan=str(out), tables=tables)
     assert [str(layer.policy.k) for layer in cache.layers] == [k for k, _ in plan.codecs.values()]
+
+
+@pytest.mark.parametrize("bits", ["0.5", "nan", "inf"])
+def test_command_refuses_a_budget_before_it_measures(tiny, tmp_path, bits, monkeypatch):
+    """Rule: plan.budget.least"""
+    monkeypatch.setattr("kakeya_fast.quality.planning.run", None)
+    out = tmp_path / "plan.toml"
+    given = ["plan", "--model", str(tiny), "--bits", bits, "--out", str(out)]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 2
+    assert f"[plan.budget.least] {float(bits)} bits" in result.stderr
+    assert not out.exists()
