@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kakeya_fast.cli.screen import Json, bar, emit
+from kakeya_fast.cli.screen import Json, bar, emit, to_be_written
 
 
 def calibrate(
@@ -15,7 +15,9 @@ def calibrate(
     text: Annotated[
         list[str], typer.Option(help="manual, workshop, code or a UTF-8 file; repeatable.")
     ],
-    out: Annotated[Path, typer.Option(help="Where the tables go: a safetensors file.")],
+    out: Annotated[
+        Path, typer.Option(callback=to_be_written, help="Where the tables go: a safetensors file.")
+    ],
     frame: Annotated[int, typer.Option(help="Tokens of a frame: the f of the codec.")] = 32,
     tokens: Annotated[
         int, typer.Option(help="Tokens to read, in passages over all texts.")

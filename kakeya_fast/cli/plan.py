@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from kakeya_fast.cli.screen import Json, bar, emit, show
+from kakeya_fast.cli.screen import Json, bar, emit, show, to_be_written
 
 Many = list[str]
 
 
 def plan(
     bits: Annotated[float, typer.Option(help="Mean bits per element of full pages, K and V.")],
-    out: Annotated[Path, typer.Option(help="The plan, a TOML file.")],
+    out: Annotated[Path, typer.Option(callback=to_be_written, help="The plan, a TOML file.")],
     model: Annotated[str, typer.Option(help="smollm2-135m, gemma3-270m or a local folder.")] = (
         "smollm2-135m"
     ),
@@ -34,7 +34,8 @@ def plan(
         int, typer.Option(help="Neighbouring layers measured at a time: cheaper, coarser.")
     ] = 1,
     measured: Annotated[
-        Path | None, typer.Option(help="Where measurements are kept, and found again.")
+        Path | None,
+        typer.Option(callback=to_be_written, help="Where measurements are kept, and found again."),
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")] = "cpu",
     workers: Annotated[int, typer.Option(help="Processes, of one thread and one model each.")] = 1,

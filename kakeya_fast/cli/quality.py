@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kakeya_fast.cli.screen import bar, emit, show
+from kakeya_fast.cli.screen import bar, emit, show, to_be_written
 from kakeya_fast.quality.table import HEADER, cells
 from kakeya_ref.errors import UsageError
 
@@ -47,7 +47,10 @@ def quality(
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")] = "cpu",
     workers: Annotated[int, typer.Option(help="Processes, of one thread and one model each.")] = 1,
     json: Annotated[
-        str | None, typer.Option(help="Write the report here after every passage; - is stdout.")
+        str | None,
+        typer.Option(
+            callback=to_be_written, help="Write the report here after every passage; - is stdout."
+        ),
     ] = None,
 ) -> None:
     """Measure KL, ΔPPL and top-1 agreement of packed caches at true bytes."""

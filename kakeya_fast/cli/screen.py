@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,11 +20,32 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from kakeya_ref.errors import UsageError
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 WIDTH = 120
 # One console for bars and log lines, or they overwrite each other.
 ERRORS = Console(stderr=True)
+
+
+def to_be_written(path: Any) -> Any:
+    """Make the folder of a file, so that none is refused once the work is done; for options.
+
+    Rule: cli.out.folder
+
+    Raises
+    ------
+    UsageError
+    """
+    if path is not None and str(path) != "-":
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError("cli.out.folder", f"{path}: {error.strerror}") from None
+        if Path(path).is_dir():
+            raise UsageError("cli.out.folder", f"{path} is a folder")
+    return path
 
 
 def emit(data: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kakeya_fast.cli.screen import console, emit, show
+from kakeya_fast.cli.screen import console, emit, show, to_be_written
 from kakeya_ref.errors import UsageError
 
 
@@ -27,8 +27,12 @@ def stages(
         str, typer.Option(help="Historic error to repeat: scale or norm (turbo only).")
     ] = "",
     backend: Annotated[str, typer.Option(help="Who encodes and decodes the bytes.")] = "auto",
-    json: Annotated[str | None, typer.Option(help="Write JSON here; - is stdout.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a PNG here.")] = None,
+    json: Annotated[
+        str | None, typer.Option(callback=to_be_written, help="Write JSON here; - is stdout.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(callback=to_be_written, help="Write a PNG here.")
+    ] = None,
 ) -> None:
     """SNR, correlation and bits after each stage of skeleton or turbo."""
     from kakeya_fast.quality.capture import capture

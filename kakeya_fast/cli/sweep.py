@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kakeya_fast.cli.screen import bar, console, emit, show
+from kakeya_fast.cli.screen import bar, console, emit, show, to_be_written
 from kakeya_ref.errors import UsageError
 
 Many = list[str]
@@ -23,11 +23,14 @@ Ctx = Annotated[int, typer.Option(help="Tokens of a passage.")]
 Passages = Annotated[int, typer.Option(help="Disjoint passages.")]
 Backend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
 JsonOption = Annotated[
-    str | None, typer.Option(help="Write here after every unit of work, and go on; - is stdout.")
+    str | None,
+    typer.Option(
+        callback=to_be_written, help="Write here after every unit of work, and go on; - is stdout."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")]
 Workers = Annotated[int, typer.Option(help="Processes, of one thread and one model each.")]
-Plot = Annotated[Path | None, typer.Option(help="Write a PNG here.")]
+Plot = Annotated[Path | None, typer.Option(callback=to_be_written, help="Write a PNG here.")]
 KEPT = ("exact", "protocol")
 
 
