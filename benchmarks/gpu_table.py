@@ -35,7 +35,9 @@ STEP_TEXT = (
     "*by layer*: {launches} launches, one after another; *aside*: the same on {sides} streams side "
     "by side. All four are device times of replaying a CUDA graph; † marks the launch of as many "
     "such pages in the table above, without a graph. `query` is for keys alone: half of launches "
-    "and pages. *Eager* is the wall time of the {launches} launches without a graph."
+    "and pages. *Eager* is the wall time of the {launches} launches without a graph. This is what "
+    "an engine with a pool of its own can have; the cache for transformers packs by layer and "
+    "stream, with calls that wait for the device to name what they refuse."
 )
 STEP_TARGET = 100e-6
 
