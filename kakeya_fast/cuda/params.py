@@ -30,7 +30,7 @@ STATUS_CLEAR = 0xFFFFFFFFFFFFFFFF
 
 WARP = 32
 WARPS = 8  # of a block
-LONG_WALK = 256  # numbers; the flags of longer ones fill shared memory, so that a block has 2 warps
+LONG_WALK = 256  # numbers; flags of longer ones fill shared memory, so that a block has 2 warps
 
 _SOURCE = {
     "raw": "raw.cu",
@@ -42,7 +42,6 @@ _SOURCE = {
     "trellis": "trellis.cu",
     "query": "query.cu",
 }
-QUERY_LONGEST = 256
 # Rules of what an encoder may find too large, in the order in which it looks at a page, and of what
 # a decoder may refuse.
 _REFUSED = {
@@ -62,8 +61,6 @@ def refusal(layout: PageLayout) -> str:
 
     Rule: backend.support.honest
     """
-    if layout.codec.id == "query" and layout.head_dim > QUERY_LONGEST:
-        return f"query has up to {QUERY_LONGEST} components here, not {layout.head_dim}"
     return "" if layout.codec.id in _SOURCE else f"no CUDA code for codec {layout.codec.id}"
 
 
@@ -103,7 +100,8 @@ def numbers(layout: PageLayout) -> dict[str, int]:
 
 def block_warps(layout: PageLayout) -> int:
     """Warps of a block."""
-    return 2 if layout.codec.id == "trellis" and layout.head_dim > LONG_WALK else WARPS
+    walks = layout.codec.id in ("trellis", "query")
+    return 2 if walks and layout.head_dim > LONG_WALK else WARPS
 
 
 def defines(

@@ -218,7 +218,8 @@ def test_labels_are_those_of_the_spec() -> None:
     assert [packed >> 4 * j & 15 for j in range(8)] == [trellis_labels()[1 << j] for j in range(8)]
 
 
-def test_long_components_are_refused() -> None:
+def test_what_has_no_kernels_is_refused() -> None:
     """Rule: backend.support.honest"""
-    assert "256" in HOST.supports(page_layout("query", 264, 16)).reason
-    assert HOST.supports(page_layout("trellis", 1024, 16)).ok
+    assert "no CUDA code" in HOST.supports(page_layout("skeleton:rank=8", 64, 16)).reason
+    for codec in ("trellis", "query"):
+        assert HOST.supports(page_layout(codec, 1024, 16)).ok

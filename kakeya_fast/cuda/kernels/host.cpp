@@ -3,6 +3,7 @@
 #include "int_channel.cuh"
 #include "lattice.cuh"
 #include "query.cuh"
+#include "query_decode.cuh"
 #include "raw.cuh"
 #include "scalar.cuh"
 #include "trellis.cuh"

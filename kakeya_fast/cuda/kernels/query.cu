@@ -1,4 +1,5 @@
 #include "query.cuh"
+#include "query_decode.cuh"
 
 #define KAKEYA_BLOCKS 2  // 32 sums a thread
 #include "entry.cuh"

@@ -1,5 +1,5 @@
-// Codec `query`: components of calibrated tables, bits by band, Lloyd-Max codes and a walk of trellis
-// codes. A band is an octet: its lane has all 8 codes and the whole bytes they fill. D is at most 256.
+// Encoder of codec `query`: components of calibrated tables, bits by band, Lloyd-Max codes and a walk
+// of trellis codes. A band is an octet: its lane has all 8 codes and the whole bytes they fill.
 #pragma once
 
 #include "query_table.cuh"
@@ -13,12 +13,15 @@ namespace kakeya {
 KAKEYA_FN Lane<float> sum_of_squares(Plan p, const Team& t, const Lane<float>* y,
                                      const Lane<int>& count, u8* scratch) {
   const Lane<u32> begin = numbers_of(p, 0);
-  Lane<u32> w[8];
   KAKEYA_UNROLL
-  for (int r = 0; r < 8; ++r) w[r] = bits(mul(y[r], y[r]));
-  const Lane<u32> octet = begin + cast<u32>(t.lane) * 32u;
-  write_shared<4>(scratch, octet, t.lane < octets(p), w);
-  write_shared<4>(scratch, octet + 16u, t.lane < octets(p), w + 4);
+  for (int s = 0; s < slabs(p); ++s) {
+    Lane<u32> w[8];
+    KAKEYA_UNROLL
+    for (int r = 0; r < 8; ++r) w[r] = bits(mul(y[8 * s + r], y[8 * s + r]));
+    const Lane<u32> octet = begin + cast<u32>(octet_of(p, t, s)) * 32u;
+    write_shared<4>(scratch, octet, octet_of(p, t, s) < octets(p), w);
+    write_shared<4>(scratch, octet + 16u, octet_of(p, t, s) < octets(p), w + 4);
+  }
   sync_warp();
   Lane<int> n = count;
   KAKEYA_UNROLL
@@ -46,11 +49,17 @@ KAKEYA_FN Lane<float> sum_of_squares(Plan p, const Team& t, const Lane<float>* y
 /// Rule: num.input.finite, query.value.range, scale.byte.range
 KAKEYA_FN void report_tokens(Plan p, const Team& t, const Places& from, int turn,
                              const Lane<float>* y, const Lane<bool>& bad, u64* status) {
-  Lane<float> x[8];
-  read_numbers(p, from, turn, 0, holds(p, t, 0), x);
-  const Lane<bool> finite = team_most(p, largest_of(x)) < INFINITE;
+  Lane<u32> given = 0u, components = 0u;
+  KAKEYA_UNROLL
+  for (int s = 0; s < slabs(p); ++s) {
+    Lane<float> x[8];
+    read_numbers(p, from, turn, s, holds(p, t, s), x);
+    given = most(given, largest_of(x));
+    components = most(components, largest_of(y + 8 * s));
+  }
+  const Lane<bool> finite = team_most(p, given) < INFINITE;
   const Lane<int> fault =
-      select<int>(team_most(p, largest_of(y)) >= INFINITE, Lane<int>(0), Lane<int>(1));
+      select<int>(team_most(p, components) >= INFINITE, Lane<int>(0), Lane<int>(1));
   const Lane<int> token = token_of(p, t, turn);
   report(status, bad & !finite, vector_number(p, t, token));
   const Lane<i64> place = t.page * i64(2) + cast<i64>(fault);
@@ -89,7 +98,7 @@ KAKEYA_FN Lane<float> least_square(const Branch& b, const Lane<float>& z) {
 /// Windows of the walk of one of the vectors in `scratch`, as trace_walk leaves them.
 ///
 /// Rule: query.code.trellis
-KAKEYA_FN void search_bands(const u32* table, const float* values, u32 numbers, u8* scratch,
+KAKEYA_FN void search_bands(Plan p, const u32* table, const float* values, u32 numbers, u8* scratch,
                             int owner, Lane<u32>* windows) {
   const int last = static_cast<int>(table[0]), first = static_cast<int>(table[1]);
   if (first == last) return;
@@ -111,7 +120,7 @@ KAKEYA_FN void search_bands(const u32* table, const float* values, u32 numbers, 
     keep_flags(scratch + HELD, o, word);
   }
   sync_warp();
-  trace_walk(scratch + HELD, first, last, owner, 1, end_walk(cost), windows);
+  trace_walk(scratch + HELD, first, last, owner, slabs(p), end_walk(cost), windows);
   sync_warp();
 }
 
@@ -165,52 +174,26 @@ KAKEYA_FN void write_band(const Lane<u64>& row, const Lane<u32>& width, const La
   }
 }
 
-/// The least gain of a team's vector under which no number of a wide band leaves its table. A quotient
-/// does not fall where its number grows, so the largest number of a band has the largest.
+/// The least gain under which no number of a lane's band leaves its table, as a pattern; 0 of a band
+/// of few bits. A quotient does not fall where its number grows, so the largest number has the
+/// largest.
 ///
 /// Rule: query.gain.reach
-KAKEYA_FN Lane<float> reach_of(Plan p, const Beside& b, const u32* words, const Lane<float>* y) {
+KAKEYA_FN Lane<u32> reach_of(const Beside& b, const u32* words, const Lane<float>* y) {
   const Lane<bool> wide = b.width > u32(WALKED);
   const float* centroids = reinterpret_cast<const float*>(words + CENTROIDS);
   const Lane<u32> size = Lane<u32>(2u) << select<u32>(wide, b.width, 4u);
   const Lane<float> last = lookup_global<float>(centroids, cast<i64>(size) - i64(17), true);
   const Lane<float> quotient = div(real(largest_of(y)), last);
-  return real(team_most(p, select<u32>(wide, bits(quotient), 0u)));
+  return select<u32>(wide, bits(quotient), 0u);
 }
 
-/// Choose scale byte and codes of a team's vector `v` of those in `scratch`, and write them.
+/// The codes of a lane's band as its bytes, the first highest.
 ///
-/// Rule: query.gain.active, query.value.range, scale.byte.zero
-KAKEYA_FN void encode_token(Plan p, const Team& t, const Beside& b, const u32* words,
-                            const Places& from, int turn, int v, const Pages& pages, u8* scratch,
-                            u64* status, bool check) {
-  const Lane<bool> has = b.width > 0u;
-  Lane<float> y[8];
-  take_octet(p, t, v, has, scratch, y);
-  const Lane<int> count = b.active * 8;
-  const Lane<float> sum = sum_of_squares(p, t, y, count, scratch + HELD);
-  const Lane<float> mean = root(div(sum, cast<float>(count))), reach = reach_of(p, b, words, y);
-  const Lane<float> gain = select<float>(reach > mean, reach, mean);  // a NaN stays
-  const Lane<bool> fits = gain <= real(lookup_global<u32>(words + BOUNDS, i64(255), true));
-  if (any(t.live & !fits)) report_tokens(p, t, from, turn, y, t.live & !fits, status);
-  if (check) return;
-  const Lane<int> token = token_of(p, t, turn);
-  const Lane<u32> byte = select<u32>(fits, count_below(words + BOUNDS, gain, 128), 0u);
-  write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), byte);
-  const Lane<float> scale = real(lookup_global<u32>(words + FORWARD, cast<i64>(byte), true));
-  KAKEYA_UNROLL
-  for (int r = 0; r < 8; ++r) y[r] = select<float>(fits, mul(y[r], scale), 0.0f);
-  put_octet(p, t, v, y, scratch);
-  sync_warp();
-  Lane<u32> windows[8] = {0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u};
-  const float* values = reinterpret_cast<const float*>(words + VALUES);
-  KAKEYA_ROLLED
-  for (int k = 0; k < teams(p); ++k) {
-    const u32* table = words + same_in_all(b.table, k * lanes(p));
-    const u32 numbers = u32((v * teams(p) + k) * p.D * 4);
-    search_bands(table, values, numbers, scratch, k * lanes(p), windows);
-  }
-  const Lane<bool> wide = b.width > u32(WALKED);
+/// Rule: query.code.boundary, query.code.trellis
+KAKEYA_FN Lane<u64> row_of(const Beside& b, const u32* words, const Lane<float>* y,
+                           const Lane<u32>* windows) {
+  const Lane<bool> has = b.width > 0u, wide = b.width > u32(WALKED);
   const bool counts = any(wide);
   Lane<u64> row = u64(0);
   KAKEYA_UNROLL
@@ -220,9 +203,56 @@ KAKEYA_FN void encode_token(Plan p, const Team& t, const Beside& b, const u32* w
     const Lane<u32> walked = walked_code(words, b.width, y[r], windows[r], has & !wide);
     row = row << cast<u64>(b.width) | cast<u64>(select<u32>(wide, counted, walked));
   }
-  row = select<u64>(byte == 0u, u64(0), row);
-  const Lane<i64> at = t.body + i64(p.P) + cast<i64>(token) * i64(words[HEAD]) + b.row;
-  write_band(row, b.width, at, t.live & has, pages.data);
+  return row;
+}
+
+/// Choose scale byte and codes of a team's vector `v` of those in `scratch`, and write them.
+///
+/// Rule: query.gain.active, query.value.range, scale.byte.zero
+KAKEYA_FN void encode_token(Plan p, const Team& t, const Beside* b, const u32* words,
+                            const Places& from, int turn, int v, const Pages& pages, u8* scratch,
+                            u64* status, bool check) {
+  Lane<float> y[8 * SLABS];
+  KAKEYA_UNROLL
+  for (int s = 0; s < slabs(p); ++s) {
+    take_octet(p, b[s], v, b[s].width > 0u, scratch, y + 8 * s);
+  }
+  const Lane<int> count = b[0].active * 8;
+  const Lane<float> sum = sum_of_squares(p, t, y, count, scratch + HELD);
+  Lane<u32> least = 0u;
+  KAKEYA_UNROLL
+  for (int s = 0; s < slabs(p); ++s) least = most(least, reach_of(b[s], words, y + 8 * s));
+  const Lane<float> mean = root(div(sum, cast<float>(count))), reach = real(team_most(p, least));
+  const Lane<float> gain = select<float>(reach > mean, reach, mean);  // a NaN stays
+  const Lane<bool> fits = gain <= real(lookup_global<u32>(words + BOUNDS, i64(255), true));
+  if (any(t.live & !fits)) report_tokens(p, t, from, turn, y, t.live & !fits, status);
+  if (check) return;
+  const Lane<int> token = token_of(p, t, turn);
+  const Lane<u32> byte = select<u32>(fits, count_below(words + BOUNDS, gain, 128), 0u);
+  write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), byte);
+  const Lane<float> scale = real(lookup_global<u32>(words + FORWARD, cast<i64>(byte), true));
+  KAKEYA_UNROLL
+  for (int i = 0; i < 8 * slabs(p); ++i) y[i] = select<float>(fits, mul(y[i], scale), 0.0f);
+  KAKEYA_UNROLL
+  for (int s = 0; s < slabs(p); ++s) put_octet(p, b[s], v, y + 8 * s, scratch);
+  sync_warp();
+  Lane<u32> windows[8 * SLABS];
+  KAKEYA_UNROLL
+  for (int i = 0; i < 8 * slabs(p); ++i) windows[i] = 0u;
+  const float* values = reinterpret_cast<const float*>(words + VALUES);
+  KAKEYA_ROLLED
+  for (int k = 0; k < teams(p); ++k) {
+    const u32* table = words + same_in_all(b[0].table, k * lanes(p));
+    const u32 numbers = u32((v * teams(p) + k) * p.D * 4);
+    search_bands(p, table, values, numbers, scratch, k * lanes(p), windows);
+  }
+  const Lane<i64> begin = t.body + i64(p.P) + cast<i64>(token) * i64(words[HEAD]);
+  KAKEYA_UNROLL
+  for (int s = 0; s < slabs(p); ++s) {
+    const Lane<u64> row = row_of(b[s], words, y + 8 * s, windows + 8 * s);
+    write_band(select<u64>(byte == 0u, u64(0), row), b[s].width, begin + b[s].row,
+               t.live & (b[s].width > 0u), pages.data);
+  }
 }
 
 /// Rule: query.encode.project, num.input.finite
@@ -230,108 +260,36 @@ KAKEYA_FN void query_encode(Plan p, const Vectors& x, const Tables& tables, cons
                             i64 warp, u8* scratch, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
   if (!any(t.live)) return;
-  const Beside b = find_table(p, t, tables, pages);
+  Beside b[SLABS];
+  find_table(p, t, tables, pages, b);
   const Places from = make_places(p, t, x, t.share, shares(p));
   KAKEYA_ROLLED
   for (int turn = 0; turn < 8; turn += together(p)) {
-    Lane<float> y[8 * TOGETHER];
+    Lane<float> y[8 * TOGETHER];  // of vectors, or of the slabs of one
     KAKEYA_UNROLL
-    for (int v = 0; v < together(p); ++v) {
+    for (int i = 0; i < together(p) * slabs(p); ++i) {
+      const int v = i / slabs(p), s = i % slabs(p);
       Lane<float> mean[8];
-      read_numbers(p, from, turn + v, 0, holds(p, t, 0), y);
-      read_mean(p, t, b, tables.words, mean);
+      read_numbers(p, from, turn + v, s, holds(p, t, s), y);
+      read_mean(p, b[s], tables.words, mean);
       KAKEYA_UNROLL
       for (int r = 0; r < 8; ++r) y[r] = sub(y[r], mean[r]);
-      put_octet(p, t, v, y, scratch);
+      put_octet(p, b[s], v, y, scratch);
     }
     sync_warp();
-    chains(p, t, b, tables.words, p.D, scratch, y);
+    KAKEYA_UNROLL
+    for (int s = 0; s < slabs(p); ++s) {
+      chains(p, b[s], tables.words, p.D, scratch, y + 8 * s);
+    }
     sync_warp();
     KAKEYA_UNROLL
-    for (int v = 0; v < together(p); ++v) put_octet(p, t, v, y + 8 * v, scratch);
+    for (int i = 0; i < together(p) * slabs(p); ++i) {
+      put_octet(p, b[i % slabs(p)], i / slabs(p), y + 8 * i, scratch);
+    }
     sync_warp();
     KAKEYA_ROLLED
     for (int v = 0; v < together(p); ++v) {
       encode_token(p, t, b, tables.words, from, turn + v, v, pages, scratch, status, check);
-    }
-    sync_warp();
-  }
-}
-
-/// Coefficients of a lane's band.
-///
-/// Rule: query.row.bits, query.decode.product, scale.byte.zero
-KAKEYA_FN void read_band(Plan p, const Team& t, const Beside& b, const u32* words, const u8* pages,
-                         const Lane<int>& token, Lane<float>* y) {
-  const Lane<bool> on = t.live & (b.width > 0u), wide = b.width > u32(WALKED);
-  const Lane<i64> at = t.body + i64(p.P) + cast<i64>(token) * i64(words[HEAD]) + b.row;
-  Lane<u64> row = u64(0);
-  KAKEYA_UNROLL
-  for (int k = 0; k < 7; ++k) {
-    const Lane<bool> there = on & (u32(k) < b.width);
-    const Lane<u32> byte = read_small<u8>(pages, at + i64(k), there);
-    row = select<u64>(there, row << u64(8) | cast<u64>(byte), row);
-  }
-  Lane<u32> code[8], lows = 0u;
-  KAKEYA_UNROLL
-  for (int r = 0; r < 8; ++r) {
-    code[r] = cast<u32>(row >> cast<u64>(b.width * u32(7 - r))) & ((Lane<u32>(1u) << b.width) - 1u);
-    lows |= (code[r] & 1u) << u32(r);
-  }
-  // A walk begins behind the bands with more bits.
-  lows = select<u32>(wide, 0u, lows);
-  const Lane<int> before = (lane_number() + 31) % 32;
-  lows = lows << 8u | select<u32>(t.lane == 0, 0u, shuffle(lows, before));
-  Lane<u32> labels[4];
-  labels_of(lows, labels);
-  const Lane<u32> byte = read_small<u8>(pages, t.body + cast<i64>(token), t.live);
-  const Lane<float> gain = real(lookup_global<u32>(words + BACKWARD, cast<i64>(byte), true));
-  const Lane<u32> base = select<u32>(wide, u32(CENTROIDS - 16) + (Lane<u32>(1u) << b.width),
-                                     u32(VALUES - 16) + (Lane<u32>(8u) << b.width));
-  KAKEYA_UNROLL
-  for (int r = 0; r < 8; ++r) {
-    const Lane<u32> walked = (code[r] / 2u) * 16u + label_at(labels, r);
-    const Lane<u32> place = base + select<u32>(wide, code[r], walked);
-    y[r] = mul_zero(real(lookup_global<u32>(words, cast<i64>(place), on)), gain);
-  }
-}
-
-/// Numbers stay far inside of fp32: 256 products of f16 numbers and coefficients of at most 2^18.
-///
-/// Rule: query.decode.synthesis
-KAKEYA_FN void query_decode(Plan p, const Pages& pages, const Tables& tables, const Vectors& out,
-                            i64 warp, u8* scratch) {
-  const Team t = make_team(p, pages, warp, shares(p));
-  if (!any(t.live)) return;
-  const Beside b = find_table(p, t, tables, pages);
-  const Places to = make_places(p, t, out, t.share, shares(p));
-  // Chains need no steps of coefficients without bits: those add zeros.
-  Lane<u32> most_active = cast<u32>(b.active);
-  KAKEYA_UNROLL
-  for (int o = 1; o < WARP; o *= 2) most_active = most(most_active, shuffle_xor(most_active, o));
-  const int count = 8 * static_cast<int>(same_in_all(most_active, 0));
-  KAKEYA_ROLLED
-  for (int turn = 0; turn < 8; turn += together(p)) {
-    KAKEYA_ROLLED
-    for (int v = 0; v < together(p); ++v) {
-      Lane<float> y[8];
-      read_band(p, t, b, tables.words, pages.data, token_of(p, t, turn + v), y);
-      if (p.vectors) {
-        put_octet(p, t, v, y, scratch);
-      } else {
-        write_octet(p, to, turn + v, 0, holds(p, t, 0), y);
-      }
-    }
-    if (!p.vectors) continue;
-    sync_warp();
-    Lane<float> x[8 * TOGETHER], mean[8];
-    chains(p, t, b, tables.words, count, scratch, x);
-    read_mean(p, t, b, tables.words, mean);
-    KAKEYA_UNROLL
-    for (int v = 0; v < together(p); ++v) {
-      KAKEYA_UNROLL
-      for (int r = 0; r < 8; ++r) x[8 * v + r] = add(x[8 * v + r], mean[r]);
-      write_octet(p, to, turn + v, 0, holds(p, t, 0), x + 8 * v);
     }
     sync_warp();
   }

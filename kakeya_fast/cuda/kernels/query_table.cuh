@@ -1,5 +1,5 @@
 // Codec `query`: tables in device memory, and products of vectors with them. A band is an octet: its
-// lane has all 8 of its numbers. D is at most 256.
+// lane has all 8 of its numbers.
 #pragma once
 
 #include "gain.cuh"
@@ -25,38 +25,45 @@ KAKEYA_FN constexpr int mean_at(Plan p) { return BANDS + 4 * octets(p); }
 KAKEYA_FN constexpr int steps_at(Plan p) { return mean_at(p) + p.D; }
 
 // Vectors that a team takes through a product together: each step of a chain is loaded once for all.
-KAKEYA_FN constexpr int together(Plan p) { return p.D > 128 ? 2 : 4; }
+// Of longer vectors it is one, slab by slab.
+KAKEYA_FN constexpr int together(Plan p) { return p.D > 256 ? 1 : p.D > 128 ? 2 : 4; }
 constexpr int TOGETHER = 4;
 
 // Shared memory of a warp: the numbers of these vectors, then squares to be summed or flags.
-constexpr int LONGEST = 256;  // numbers of a vector
-constexpr int HELD = TOGETHER * WARP * 8 * 4 / (KAKEYA_D > 128 && KAKEYA_D <= LONGEST ? 2 : 1);
-constexpr int WALKS = (KAKEYA_D < LONGEST ? KAKEYA_D : LONGEST) / 8 * FLAGS;
+constexpr int HELD = (SLABS > 1 ? SLABS : KAKEYA_D > 128 ? 2 : 4) * WARP * 8 * 4;
+constexpr int WALKS = KAKEYA_D / 8 * FLAGS;
 constexpr int SEARCH = HELD + (WALKS < WARP * 8 * 4 ? WARP * 8 * 4 : WALKS);
 
-// What a lane knows of the table of its team.
+// What a lane knows of the table of its team, and of its band in a slab.
 struct Beside {
   Lane<i64> table;   // first word
   Lane<int> active;  // bands with bits
+  Lane<int> band;    // number of its band
   Lane<u32> width;   // bits of the codes of its band; 0 without
   Lane<i64> row;     // first byte of its codes in a row
   Lane<bool> on;     // whether it has a band
 };
 
-KAKEYA_FN Beside find_table(Plan p, const Team& t, const Tables& tables,
-                            const Pages& pages) {
+/// Of every slab.
+KAKEYA_FN void find_table(Plan p, const Team& t, const Tables& tables, const Pages& pages,
+                          Beside* b) {
   const u32* head = tables.words + HEAD;
-  Beside b;
   Lane<i64> number = cast<i64>(cast<u32>(t.page) % Lane<u32>(head[2]));
   if (tables.which) number = lookup_global<i64>(tables.which, t.page, t.page < pages.count);
-  b.table = number * i64(head[1]) + i64(FIRST);
-  b.on = t.lane < octets(p);
-  b.active = cast<int>(lookup_global<u32>(tables.words, b.table, true));
-  Lane<u32> band[4];
-  read_words<4>(tables.words, (b.table + cast<i64>(t.lane * 4 + BANDS)) * i64(4), b.on, band);
-  b.width = band[0];
-  b.row = cast<i64>(band[1]);
-  return b;
+  const Lane<i64> table = number * i64(head[1]) + i64(FIRST);
+  const Lane<int> active = cast<int>(lookup_global<u32>(tables.words, table, true));
+  KAKEYA_UNROLL
+  for (int s = 0; s < slabs(p); ++s) {
+    b[s].table = table;
+    b[s].active = active;
+    b[s].band = octet_of(p, t, s);
+    b[s].on = b[s].band < octets(p);
+    Lane<u32> words[4];
+    const Lane<i64> at = (table + cast<i64>(b[s].band * 4 + BANDS)) * i64(4);
+    read_words<4>(tables.words, at, b[s].on, words);
+    b[s].width = words[0];
+    b[s].row = cast<i64>(words[1]);
+  }
 }
 
 /// Byte of a team's vector `v` in the warp's numbers.
@@ -64,19 +71,19 @@ KAKEYA_FN Lane<u32> numbers_of(Plan p, int v) {
   return (cast<u32>(lane_number() / lanes(p)) + u32(v * teams(p))) * u32(p.D * 4);
 }
 
-KAKEYA_FN void put_octet(Plan p, const Team& t, int v, const Lane<float>* x, u8* scratch) {
+KAKEYA_FN void put_octet(Plan p, const Beside& b, int v, const Lane<float>* x, u8* scratch) {
   Lane<u32> w[8];
   KAKEYA_UNROLL
   for (int r = 0; r < 8; ++r) w[r] = bits(x[r]);
-  const Lane<u32> at = numbers_of(p, v) + cast<u32>(t.lane) * 32u;
-  write_shared<4>(scratch, at, t.lane < octets(p), w);
-  write_shared<4>(scratch, at + 16u, t.lane < octets(p), w + 4);
+  const Lane<u32> at = numbers_of(p, v) + cast<u32>(b.band) * 32u;
+  write_shared<4>(scratch, at, b.on, w);
+  write_shared<4>(scratch, at + 16u, b.on, w + 4);
 }
 
-KAKEYA_FN void take_octet(Plan p, const Team& t, int v, const Lane<bool>& on, const u8* scratch,
+KAKEYA_FN void take_octet(Plan p, const Beside& b, int v, const Lane<bool>& on, const u8* scratch,
                           Lane<float>* x) {
   Lane<u32> w[8];
-  const Lane<u32> at = numbers_of(p, v) + cast<u32>(t.lane) * 32u;
+  const Lane<u32> at = numbers_of(p, v) + cast<u32>(b.band) * 32u;
   read_shared_words<4>(scratch, at, on, w);
   read_shared_words<4>(scratch, at + 16u, on, w + 4);
   KAKEYA_UNROLL
@@ -84,14 +91,14 @@ KAKEYA_FN void take_octet(Plan p, const Team& t, int v, const Lane<bool>& on, co
 }
 
 /// Chains of the vectors in `scratch` with a table's first `count` steps: sums of 8 columns, those of
-/// the lane's octet, for each vector.
+/// the lane's band, for each vector.
 ///
 /// Rule: num.chain.order, num.fp32.no-fma
-KAKEYA_FN void chains(Plan p, const Team& t, const Beside& b, const u32* words, int count,
-                      const u8* scratch, Lane<float>* sums) {
+KAKEYA_FN void chains(Plan p, const Beside& b, const u32* words, int count, const u8* scratch,
+                      Lane<float>* sums) {
   KAKEYA_UNROLL
   for (int i = 0; i < 8 * together(p); ++i) sums[i] = 0.0f;
-  Lane<i64> at = (b.table + cast<i64>(t.lane * 8 + steps_at(p))) * i64(4);
+  Lane<i64> at = (b.table + cast<i64>(b.band * 8 + steps_at(p))) * i64(4);
   KAKEYA_ROLLED
   for (int i = 0; i < count; i += 2) {
     Lane<u32> x[2 * TOGETHER];
@@ -116,10 +123,9 @@ KAKEYA_FN void chains(Plan p, const Team& t, const Beside& b, const u32* words, 
   }
 }
 
-KAKEYA_FN void read_mean(Plan p, const Team& t, const Beside& b, const u32* words,
-                         Lane<float>* mean) {
+KAKEYA_FN void read_mean(Plan p, const Beside& b, const u32* words, Lane<float>* mean) {
   Lane<u32> w[8];
-  const Lane<i64> at = (b.table + cast<i64>(t.lane * 8 + mean_at(p))) * i64(4);
+  const Lane<i64> at = (b.table + cast<i64>(b.band * 8 + mean_at(p))) * i64(4);
   read_words<4>(words, at, b.on, w);
   read_words<4>(words, at + i64(16), b.on, w + 4);
   KAKEYA_UNROLL
