@@ -11,15 +11,8 @@ from kakeya_fast.cli.app import app
 from kakeya_fast.hf import Plan, build_kakeya_cache
 from kakeya_fast.quality.allocate import Part, Shape, Step, curve, hull, mean_bits, probes, spend
 from kakeya_fast.quality.models import load_model
-from kakeya_fast.quality.protocol import Setting
+from kakeya_fast.quality.setting import Setting
 from kakeya_ref.errors import UsageError
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    from tinymodel import make_tiny
-
-    return make_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def test_plan_survives_its_file(tmp_path):

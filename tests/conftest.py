@@ -1,11 +1,11 @@
-"""One tiny model folder for all tests here."""
+"""One tiny model folder for all tests of a run."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "quality"))
+sys.path.insert(0, str(Path(__file__).parent / "quality"))
 
 
 @pytest.fixture(scope="session")
