@@ -3,7 +3,8 @@
 Against torch's attention over dense fp32 and bf16 of the same shapes (every backend it offers,
 query heads of a group as heads or as queries; the fastest counts), and a model through
 ``generate`` against ``DynamicCache``. Every shape is judged against float64 before it is timed.
-Exit code 0: all within their error.
+Rows are saved one by one; a run of the same code goes on where the last one stopped. Exit code 0:
+all within their error.
 """
 
 from __future__ import annotations
@@ -187,22 +188,43 @@ def main() -> int:
     numba.set_num_threads(args.threads)
     torch.set_num_threads(args.threads)
     backend = get_backend("numba", "cpu")
-    result = machine.describe() | {"threads": args.threads, "clock": args.clock, "rows": []}
-    result["copy_rate"] = copy_rate(args.clock)
+    codecs = list(args.codec or CODECS)
+    result = begun(args.out, args.threads, args.clock, codecs)
+    if "copy_rate" not in result:
+        result["copy_rate"] = copy_rate(args.clock)
     with torch.inference_mode():
         for shape in shapes()[: 1 if args.quick else None]:
-            codecs = list(args.codec or CODECS)
+            if any(row | asdict(shape) == row for row in result["rows"]):
+                continue
             result["rows"].append(measure(shape, codecs, backend, args.clock, args.seconds))
             print(shape, _best(result["rows"][-1]), flush=True)
-    if not args.quick:
+            save(result, args.out)
+    if not args.quick and "generation" not in result:
         result["generation"] = generation(args.model, args.context, args.new, args.clock)
-    result["machine"]["load_after"] = list(os.getloadavg())
-    result["targets"] = verdicts(result)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    args.out.with_suffix(".md").write_text(markdown(result), "utf-8")
+    save(result, args.out)
     print("\n" + markdown(result))
     return 0
+
+
+def begun(path: Path, threads: int, clock: str, codecs: list[str]) -> dict[str, Any]:
+    """What a file of the same code, machine and options holds, to go on with; or a new result."""
+    new = machine.describe() | {"code": machine.code(), "rows": []}
+    new |= {"threads": threads, "clock": clock, "codecs": codecs}
+    if path.exists():
+        old = json.loads(path.read_text("utf-8"))
+        alike = all(old.get(k) == new[k] for k in ("code", "threads", "clock", "codecs"))
+        if alike and old["machine"]["cpu"] == new["machine"]["cpu"]:
+            return old
+    return new
+
+
+def save(result: dict[str, Any], path: Path) -> None:
+    """Write what there is so far."""
+    result["machine"]["load_after"] = list(os.getloadavg())
+    result["targets"] = verdicts(result)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    path.with_suffix(".md").write_text(markdown(result), "utf-8")
 
 
 def _best(row: Any) -> str:

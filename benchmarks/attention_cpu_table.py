@@ -83,15 +83,17 @@ def _generation(made: dict[str, Any]) -> list[str]:
     lines = [
         "",
         f"`{made['model']}` at {made['context']} tokens through `generate`, {made['new']} new, "
-        f"{'/'.join(made['codecs'])}, both caches filled from one prefill; median of "
-        f"{len(made['packed']['peak'])} turns each. Peak is memory of the process above that "
-        f"before the cache was made. The first {made['same_first_tokens']} tokens are the same.",
+        f"all caches filled from one prefill; median of {len(made['packed']['peak'])} turns each. "
+        "Peak is memory of the process above that before the cache was made; same is how many of "
+        "the first new tokens are those of `DynamicCache`.",
         "",
-        "| cache | tokens a second | cache holds, MB | peak, MB |",
-        "| --- | ---: | ---: | ---: |",
+        "| cache | tokens a second | cache holds, MB | peak, MB | same |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for kind in KINDS:
-        one = made[kind]
+    for kind in (kind for kind in ("dynamic", *made["codecs"]) if kind in made):
+        one, codecs = made[kind], made["codecs"].get(kind)
         rate, peak = median(one["tokens_per_second"]), median(one["peak"])
-        lines.append(f"| {kind} | {rate:.2f} | {one['held'] / 1e6:.0f} | {peak / 1e6:.0f} |")
+        cells = f"{rate:.2f} | {one['held'] / 1e6:.0f} | {peak / 1e6:.0f}"
+        name = f"`{'/'.join(codecs)}`" if codecs else "`DynamicCache`"
+        lines.append(f"| {name} | {cells} | {one['same_first_tokens']} |")
     return lines

@@ -13,6 +13,7 @@ from kakeya_conformance.attending import Ideal, ideal
 from kakeya_conformance.model import NotApplicable
 from kakeya_conformance.oracle import Oracle
 from kakeya_ref.errors import KakeyaError
+from kakeya_ref.skeletons import Skeleton
 from kakeya_ref.types import Paged, PageLayout
 
 F64 = NDArray[np.float64]
@@ -47,8 +48,9 @@ class Call:
     layouts: tuple[PageLayout, PageLayout]
     paged: Paged
     shape: Shape
-    keys: F64  # (S, P, D)
+    keys: F64  # (S, P, D), or (H, S, P, D) where tables say what the pages of a head hold
     values: F64  # (S, P, E)
+    known: tuple[Skeleton, ...] = ()
 
     @property
     def scaling(self) -> float:
@@ -59,6 +61,8 @@ class Call:
         """The partial of a backend."""
         operands = self.q, self.k_pages, self.v_pages, self.layouts, self.paged, self.scaling
         options = {"softcap": self.shape.softcap, "window": self.shape.window, "bias": self.bias}
+        if self.known:
+            options["known"] = (self.known, None)
         out, lse = backend.attend(*operands, **options)
         return out, lse
 
@@ -83,7 +87,9 @@ class Call:
         if self.bias is not None:
             bias = np.repeat(self.bias[rows, :, frame].transpose(0, 2, 3, 1), tokens, 3)
         b, h, n = p.slots.shape
-        k, v = (x[p.slots].reshape(b, h, n * tokens, -1) for x in (self.keys, self.values))
+        every = np.broadcast_to(self.keys, (h, *self.keys.shape[-3:]))
+        k = every[np.arange(h)[:, None], p.slots].reshape(b, h, n * tokens, -1)
+        v = self.values[p.slots].reshape(b, h, n * tokens, -1)
         given = q, k, v, seen[:, None] & there, self.scaling, self.shape.softcap, bias
         return ideal(*given)
 
@@ -97,24 +103,34 @@ class Call:
         return replace(self, paged=replace(p, slots=p.slots[:, :, part], frame=frame, **columns))
 
 
-def call(oracle: Oracle, rng: Any, layouts: tuple[PageLayout, PageLayout], shape: Shape) -> Call:
-    """A call with random pages, of rows that differ in length, with short and unseen pages."""
+def call(
+    oracle: Oracle,
+    rng: Any,
+    layouts: tuple[PageLayout, PageLayout],
+    shape: Shape,
+    known: tuple[Skeleton, ...] = (),
+) -> Call:
+    """A call with random pages, of rows that differ in length, with short and unseen pages.
+
+    With tables ``known`` of the heads, keys are those that each head's table makes of a page.
+    """
     tokens, n, b, h = layouts[0].tokens, shape.pages, shape.rows, shape.heads
     # The reference may take long to search for codes, and a wrong page shows among eight.
     which = np.arange(b * h * n + 3)
     which[DIFFERENT:] = rng.integers(0, DIFFERENT, len(which[DIFFERENT:]))
     pools, numbers = [], []
-    for layout in layouts:
+    for layout, tables in zip(layouts, (known, ()), strict=True):
         x = rng.standard_normal((min(len(which), DIFFERENT), tokens, layout.head_dim))
         x *= np.exp2(rng.integers(-2, 2, (*x.shape[:2], 1)))
-        pages = oracle.encode(x.astype(np.float32), layout)
-        decoded = pages if isinstance(pages, KakeyaError) else oracle.decode(
-            pages, layout, "coefficients"
-        )  # fmt: skip
-        if isinstance(pages, KakeyaError) or isinstance(decoded, KakeyaError):
+        pages = oracle.encode(x.astype(np.float32), layout, tables[0] if tables else None)
+        read = [] if isinstance(pages, KakeyaError) else [
+            oracle.decode(pages, layout, "coefficients", table) for table in tables or (None,)
+        ]  # fmt: skip
+        decoded = [x.astype(np.float64)[which] for x in read if not isinstance(x, KakeyaError)]
+        if isinstance(pages, KakeyaError) or len(decoded) < max(1, len(tables)):
             raise NotApplicable(f"{layout} does not take random vectors")
         pools.append(np.array(pages)[which])
-        numbers.append(decoded.astype(np.float64)[which])
+        numbers.append(np.stack(decoded) if tables else decoded[0])
     slots = rng.permutation(b * h * n + 2)[: b * h * n].reshape(b, h, n).astype(np.int32)
     length = np.full((b, n), tokens)
     start, late = np.zeros(b, np.int64), np.zeros((b, n), np.int64)
@@ -139,7 +155,7 @@ def call(oracle: Oracle, rng: Any, layouts: tuple[PageLayout, PageLayout], shape
     paged = Paged(slots, first, length, counted, origin, shape.queries, frame)
     wide = bias.astype(np.float32) if shape.biased else None
     (k, v), (keys, values) = pools, numbers
-    return Call(q.astype(np.float32), wide, k, v, layouts, paged, shape, keys, values)
+    return Call(q.astype(np.float32), wide, k, v, layouts, paged, shape, keys, values, known)
 
 
 def shapes() -> st.SearchStrategy[Shape]:

@@ -39,9 +39,9 @@ class ReferenceBackend:
 
     def supports(self, layout: PageLayout) -> Support:
         """The reference reads and writes every registered codec, and attends where it may."""
-        # With a table, pages need it beside them, or have no basis that a query could be taken to.
-        tabled = bool(table_kind(layout.codec))
-        return Support(True, frozenset({"decode", "encode"} | (set() if tabled else {"attend"})))
+        # Pages with a table each have no basis that a query could be taken to.
+        own = table_kind(layout.codec) == "skeleton"
+        return Support(True, frozenset({"decode", "encode"} | (set() if own else {"attend"})))
 
     def encode(
         self,

@@ -6,15 +6,18 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from hypothesis import strategies as st
 
 from kakeya_conformance import strategies
 from kakeya_conformance.attending import judge
 from kakeya_conformance.compare import outcome, want
-from kakeya_conformance.model import check
+from kakeya_conformance.model import NotApplicable, check
 from kakeya_conformance.pagecases import Shape, call, shapes
+from kakeya_conformance.tables import given
 from kakeya_conformance.trial import Trial
 from kakeya_ref.attention import merge
 from kakeya_ref.errors import ShapeError
+from kakeya_ref.layout import page_layout
 
 ERROR = ["attend.error.mean", "attend.error.row", "attend.error.lse"]
 SEEN = ["attend.visible.page", "attend.visible.window", "attend.visible.none"]
@@ -32,6 +35,29 @@ def check_attend__is_near_the_ideal(t: Trial) -> None:
     shape = t.draw(shapes(), "shape")
     rng = np.random.default_rng(t.draw(strategies.seeds(), "seed"))
     made = call(t.oracle, rng, (layout, layout), shape)
+    judge(*made.run(t.backend), made.ideal())
+
+
+@check(
+    rules=["query.attend.frame", "attend.logit", *ERROR],
+    level="quality",
+    needs={"attend"},
+    over="drawn",
+    codecs=["query"],
+)
+def check_attend__keys_beside_tables(t: Trial) -> None:
+    """Each head's pages are read beside its own table, and scored by the query of their frame."""
+    layout = t.draw_layout()
+    names = ("trellis", "scalar", "raw")
+    others = [page_layout(name, layout.head_dim, layout.tokens) for name in names]
+    offered = [x for x in others if "attend" in t.backend.supports(x).features]
+    if not offered:
+        raise NotApplicable(f"no attention over pages of {', '.join(names)}")
+    shape = t.draw(shapes(), "shape")
+    seed = t.draw(strategies.seeds(), "seed")
+    known = tuple(given("plausible", seed + h, 1, layout) for h in range(shape.heads))
+    values = t.draw(st.sampled_from(offered), "values")
+    made = call(t.oracle, np.random.default_rng(seed), (layout, values), shape, known)
     judge(*made.run(t.backend), made.ideal())
 
 

@@ -127,10 +127,10 @@ def attend(
     at = state.device, batch, state.length - count
     origin = _origins.get(at, lambda: _full(*at))
     table = state.pages.block_table().on(state.device, state.policy.residual, state.step_from)
-    out, _ = reader.backend.attend_tensor(
+    out, _ = fused.over_pages(
+        reader.backend,
+        state.pages,
         rows,
-        *state.pages.pools(),
-        state.layouts,
         Paged(*table, origin, count),
         scaling,
         softcap=softcap,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import Tensor
 from kakeya_fast.hf.keytables import LayerTables
 from kakeya_fast.hf.placed import PlacedStore
 from kakeya_ref.errors import ShapeError
-from kakeya_ref.types import Basis, PageLayout
+from kakeya_ref.types import Basis, Paged, PageLayout
 
 I64 = NDArray[np.int64]
+# Frames for which queries are turned at once, in attention that reads pages in place.
+FRAMES = 128
 
 
 class FramedStore(PlacedStore):
@@ -48,10 +51,15 @@ class FramedStore(PlacedStore):
             )
         self.tables = tables
 
+    @property
+    def per_frame(self) -> int:
+        """Pages of a frame."""
+        return max(1, self.tables.frame // self.layouts[0].tokens)
+
     def frames(self, a: int, b: int, first: NDArray[Any] | None = None) -> I64:
         """Position where the frame of each page begins: (B, b - a), for slots ``a..b``."""
         slots = np.arange(a, b)
-        slots -= slots % max(1, self.tables.frame // self.layouts[0].tokens)
+        slots -= slots % self.per_frame
         first = self.first if first is None else first
         return first[:, slots].astype(np.int64) + self.shift[:, None]
 
@@ -71,6 +79,35 @@ class FramedStore(PlacedStore):
         """Coefficients (B, H, T, D) of slots ``a..b`` with their frames."""
         frames = torch.from_numpy(self.frames(a, b)).to(y.device)
         return FramedKeys(y, self.tables, frames, self.layouts[0].tokens)
+
+    def runs(self, q: Tensor, paged: Paged) -> Iterator[tuple[Tensor, Paged, Any]]:
+        """Calls of attention over some frames each: queries, page table, and options.
+
+        Queries by frame are as large as the keys of a frame that holds as many tokens, so there
+        are never those of all frames at once.
+
+        Rule: query.attend.frame, attend.memory.bounded
+
+        Parameters
+        ----------
+        q : (B, H, M, D) or (B, H, 1, M, D)
+            As the model makes them.
+        paged : Paged
+            Of all pages.
+        """
+        group, q = self.per_frame, q.reshape(*q.shape[:2], -1, q.shape[-1]).float()
+        for a in range(0, self.used, FRAMES * group):
+            b = min(a + FRAMES * group, self.used)
+            starts = torch.from_numpy(self.frames(a, b)[:, ::group])
+            turned, bias = self.tables.queries(q, starts.to(q.device))
+            frame = np.broadcast_to(np.arange(b - a, dtype=np.int32) // group, (len(q), b - a))
+            # Where positions do not turn keys, all frames are one.
+            frame = None if turned.shape[2] == 1 else frame
+            columns = {
+                n: getattr(paged, n)[..., a:b] for n in ("slots", "first", "length", "since")
+            }
+            known = self.tables.of_heads, None
+            yield turned, replace(paged, frame=frame, **columns), {"bias": bias, "known": known}
 
     def _encode(
         self, stream: int, x: Tensor, backend: Any, rows: Any, first: Any, slot: int

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kakeya_fast.hf.framed import FramedStore
 from kakeya_fast.hf.pages import PageStore
 from kakeya_ref.types import Paged, PageLayout
 
@@ -57,10 +58,29 @@ def partial(
     rows = q.reshape(*q.shape[:2], 1, -1, q.shape[4])
     # A call without a mask is one that lies inside the window.
     window = policy.window if mask is not None else None
-    out, lse = backend.attend_tensor(
-        rows, *store.pools(), state.layouts, paged, scaling, softcap=softcap, window=window
-    )
+    out, lse = over_pages(backend, store, rows, paged, scaling, softcap=softcap, window=window)
     return out.view(*q.shape[:4], -1), lse.view(q.shape[:4])
+
+
+def over_pages(
+    backend: Any, store: PageStore, q: Tensor, paged: Paged, scaling: float, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """The partial over all pages of a store, and over what ``other`` holds, if given.
+
+    Parameters
+    ----------
+    q : (B, H, M, D) or (B, H, 1, M, D)
+        In the coded basis of K; as the model makes them where keys are coded in frames.
+    """
+    if not isinstance(store, FramedStore):
+        return backend.attend_tensor(q, *store.pools(), store.layouts, paged, scaling, **options)
+    found: Any = None
+    for turned, part, more in store.runs(q, paged):
+        given = options | more
+        if found is not None:
+            given["other"] = found
+        found = backend.attend_tensor(turned, *store.pools(), store.layouts, part, scaling, **given)
+    return found
 
 
 def usable(state: LayerState, count: int, mask: Tensor | None, refused: str) -> bool:
@@ -81,8 +101,10 @@ def usable(state: LayerState, count: int, mask: Tensor | None, refused: str) -> 
 
 def refusal(state: LayerState, dtype: torch.dtype, backend: Any) -> str:
     """Why the backend cannot read these pages itself; empty if it can."""
-    if type(state.pages) is not PageStore:
-        return f"{state.policy.k} and {state.policy.v} have tables of their own"
+    if type(state.pages) not in (PageStore, FramedStore):
+        return f"{state.policy.k} and {state.policy.v} have tables or means of their own"
+    if isinstance(state.pages, FramedStore) and state.pages.tables.frame == 1:
+        return f"every token of {state.policy.k} has a frame of its own"
     if dtype is torch.float64:
         return "queries are float64"
     if not hasattr(backend, "attend_tensor"):

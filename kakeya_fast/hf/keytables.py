@@ -62,17 +62,27 @@ class LayerTables:
         return Skeleton(self.known.bodies, self.known.analysis, np.arange(count * heads) % heads)
 
     @cached_property
-    def _numbers(self) -> tuple[Tensor, Tensor]:
+    def of_heads(self) -> tuple[Skeleton, ...]:
+        """The table of each KV head by itself."""
+        return tuple(Skeleton(self.known.bodies[h : h + 1]) for h in range(len(self.known)))
+
+    @cached_property
+    def _numbers(self) -> tuple[Tensor, Tensor, Tensor]:
         codec, size = parse_codec(f"query:f={self.frame}"), self.known.analysis.shape[-1]
         read = [parts(body, codec, size) for body in self.known.bodies]
         with torch.inference_mode(False):
             basis = torch.from_numpy(np.stack([p.basis for p in read]))
-            return basis, torch.from_numpy(np.stack([p.mean for p in read]))
+            mean = torch.from_numpy(np.stack([p.mean for p in read]))
+            both = torch.cat([basis, mean[:, None]], 1).transpose(1, 2)
+            return basis, mean, both.contiguous()
 
-    def numbers(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Basis (H, D, D) and mean (H, D), on the device and in the type of a tensor."""
-        basis, mean = self._numbers
-        return basis.to(like.device, like.dtype), mean.to(like.device, like.dtype)
+    def numbers(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Numbers of the tables, on the device and in the type of a tensor.
+
+        Basis (H, D, D), mean (H, D), and both as factors of queries (H, D, D + 1).
+        """
+        basis, mean, both = (x.to(like.device, like.dtype) for x in self._numbers)
+        return basis, mean, both
 
     def framed(self, keys: Tensor, positions: Tensor) -> Tensor:
         """Keys (..., P, D) in frame coordinates; ``positions`` are those of the frames."""
@@ -96,12 +106,14 @@ class LayerTables:
         (B, H, F, M, D) and (B, H, F, M)
         """
         turned = self.rope.turned(q[:, :, None], -frames[:, None, :, None])
-        basis, mean = self.numbers(turned)
-        return turned @ basis.transpose(1, 2)[:, None], torch.einsum("bhfmd,hd->bhfm", turned, mean)
+        # One product a head, of the rows of all frames.
+        rows = turned.transpose(0, 1).flatten(1, 3) @ self.numbers(turned)[2]
+        rows = rows.unflatten(1, (len(q), *turned.shape[2:4])).transpose(0, 1)
+        return rows[..., :-1], rows[..., -1]
 
     def keys(self, y: Tensor, positions: Tensor) -> Tensor:
         """Keys (B, H, T, D) of coefficients; ``positions`` (B, T) of the frame of each token."""
-        basis, mean = self.numbers(y)
+        basis, mean, _ = self.numbers(y)
         return self.rope.turned(y @ basis + mean[:, None], positions[:, None])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -10,11 +11,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from kakeya_fast.numba_cpu import narrow, wide
+from kakeya_fast.numba_cpu import narrow, walked, wide
 from kakeya_fast.numba_cpu.jit import Kernel
 from kakeya_fast.numba_cpu.lanes import NONE
 from kakeya_fast.numba_cpu.softmax import weigh
 from kakeya_fast.numba_cpu.threads import share
+from kakeya_ref.skeletons import Skeleton
 from kakeya_ref.types import Paged, PageLayout
 
 F32 = NDArray[np.float32]
@@ -79,7 +81,7 @@ def _attend(
                 continue
             f = np.int64(frame[b, page])
             if f != loaded:
-                k_load(kp, ks, q[b, h, f])
+                k_load(kp, ks, q[b, h, f], h)
                 loaded = f
             if not k_read(kp, ks, k_pages[slot]):
                 bad_k = min(bad_k, slot)
@@ -113,6 +115,7 @@ def run(
     softcap: float | None,
     window: int | None,
     other: tuple[F32, F32] | None = None,
+    tables: Sequence[Skeleton] | None = None,
 ) -> tuple[F32, F32, tuple[int, int]]:
     """Output, log-sum-exp, and the first slots of K and V that no encoder can have written.
 
@@ -121,6 +124,8 @@ def run(
     rows, heads, _, m, _ = q.shape
     size, pages = layouts[1].head_dim, paged.slots.shape[2]
     k, v = (_side(x, c, s) for x, c, s in zip(layouts, kernels, (False, True), strict=True))
+    if tables is not None:
+        k = k._replace(plan=walked.plan_of(layouts[0], tables))
     kernel = _kernel(k.name, v.name, k.module, v.module, k.read, v.read, kernels)
     allowed = numba.get_num_threads()
     pieces = _pieces(rows * heads, max(1, pages // GRAIN), allowed)
@@ -177,6 +182,9 @@ class _Side(NamedTuple):
 def _side(layout: PageLayout, kernels: Any, paired: bool) -> _Side:
     if narrow.serves(layout):
         return _Side("narrow", narrow, narrow.read, narrow.plan(layout, paired))
+    if walked.serves(layout):
+        made = None if layout.codec.id == "query" else walked.plan(layout, paired)
+        return _Side("walked", walked, walked.read, made)
     name = kernels.__name__.rpartition(".")[2]
     return _Side(name, wide, wide.reader(kernels), kernels.plan(layout))
 

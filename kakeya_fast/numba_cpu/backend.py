@@ -16,6 +16,7 @@ from kakeya_fast.numba_cpu import (
     fp8,
     lattice,
     minmax,
+    query,
     raw,
     scalar,
     tabled,
@@ -28,7 +29,7 @@ from kakeya_ref.contract import as_pages, check_attention
 from kakeya_ref.errors import Malformed, RangeError, ShapeError, Unsupported
 from kakeya_ref.types import Basis, Paged, PageLayout, Support
 
-TABLE = ("slots", "first", "length", "since", "origin")
+TABLE = ("slots", "first", "length", "since", "origin", "frame")
 
 
 class Codec(NamedTuple):
@@ -48,6 +49,8 @@ CODECS: dict[str, Codec] = {
     "e8": Codec(lattice, "scale.byte.range", "e8.index.range"),
     "trellis": Codec(trellis, "scale.byte.range", "scale.byte.grid"),
 }
+
+ATTENDED = {*CODECS, "query"}
 
 
 class Backend:
@@ -70,7 +73,7 @@ class Backend:
             return Support(False, frozenset(), f"no numba code for codec {layout.codec.id}")
         if sys.byteorder != "little":
             return Support(False, frozenset(), "pages need a little-endian host")
-        features = {"encode", "decode"} | ({"attend"} if layout.codec.id in CODECS else set())
+        features = {"encode", "decode"} | ({"attend"} if layout.codec.id in ATTENDED else set())
         return Support(True, frozenset(features))
 
     def encode(
@@ -218,6 +221,8 @@ class Backend:
             Rows may be strided.
         paged : Paged
         bias : (B, H, F, M), optional
+        known : two sequences of H kakeya_ref.skeletons.Skeleton, or None
+            Tables of the KV heads, for keys of ``query``; a sequence that is given again is known.
         other : (B, H, M, E) and (B, H, M), optional
             A partial over other tokens, to be merged.
 
@@ -227,19 +232,26 @@ class Backend:
 
         Raises
         ------
-        Malformed, ShapeError, Unsupported
+        Malformed, ShapeError, Unsupported, UsageError
         """
         check_attention(q, bias, k_pages, v_pages, layouts, paged)
         kernels = []
-        for layout in layouts:
-            if "attend" not in self.supports(layout).features:
+        for layout, ours in zip(layouts, (ATTENDED, CODECS), strict=True):
+            if layout.codec.id not in ours or not self.supports(layout).ok:
                 raise Unsupported("backend.codec.offered", f"no attention over pages of {layout}")
-            kernels.append(CODECS[layout.codec.id].kernels)
+            kernels.append(CODECS[layout.codec.id].kernels if layout.codec.id in CODECS else query)
+        tables = None
+        if layouts[0].codec.id not in CODECS:
+            tables = tabled.of_heads(known[0], layouts[0], q.shape[1])
         if paged.slots.size and int(paged.slots.max()) >= len(k_pages):
             raise ShapeError("attend.operand.fits", f"slots up to {len(k_pages) - 1} are there")
+        frame = paged.frame
+        if frame is not None and frame.size and not (0 <= frame.min() <= frame.max() < q.shape[2]):
+            raise ShapeError("attend.operand.fits", f"frames up to {q.shape[2] - 1} are there")
         wide = [None if x is None else np.asarray(x, dtype=np.float32) for x in (q, bias)]
         out, lse, bad = attend.run(
-            *wide, k_pages, v_pages, layouts, tuple(kernels), paged, scaling, softcap, window, other
+            *(*wide, k_pages, v_pages, layouts, tuple(kernels)),
+            *(paged, scaling, softcap, window, other, tables),
         )
         for slot, layout in zip(bad, layouts, strict=True):
             if slot < NONE:
@@ -269,7 +281,7 @@ class Backend:
         q = q[:, :, None] if q.dim() == 4 else q
         arrays = [None if x is None else x.detach().float().numpy() for x in (q, bias)]
         pages = k_pages.detach().numpy(), v_pages.detach().numpy()
-        given = {n: np.asarray(getattr(paged, n)) for n in TABLE}
+        given = {n: np.asarray(x) for n in TABLE if (x := getattr(paged, n)) is not None}
         if other is not None:
             options["other"] = tuple(x.detach().numpy() for x in other)
         table = replace(paged, **given)

@@ -13,7 +13,7 @@ import numpy as np
 
 from kakeya_fast.numba_cpu.jit import lent, serial
 from kakeya_fast.numba_cpu.planes import plane_table
-from kakeya_fast.numba_cpu.rows import largest, wholes
+from kakeya_fast.numba_cpu.rows import distance, farthest, largest, wholes
 from kakeya_fast.numba_cpu.simd import dots, field_table, look_up, mix, order
 from kakeya_ref.tables import gain_grid, lloyd_max
 from kakeya_ref.types import PageLayout
@@ -68,33 +68,39 @@ def plan(layout: PageLayout, paired: bool) -> Plan:
 
 @serial
 def scratch(p, rows, tokens, size):
-    """Working memory of one worker: numbers of a tile, weights, factors, queries, gains."""
+    """Working memory of one worker: numbers of a tile, weights, factors, queries, gains, a row."""
     return (
         np.empty(TILE * size, np.int16),
         np.empty(rows * TILE, np.int16),
         np.empty(rows, np.float32),
         np.empty(rows * size, np.int16),
         np.empty(tokens, np.float32),
+        np.empty(size, np.float32),
     )
 
 
 @lent
-def load(p, s, q):
-    """Take queries (M, D) in as whole numbers."""
-    unit, whole = s[2], s[3]
+def load(p, s, q, head):
+    """Take queries (M, D) of a head in as whole numbers."""
+    take(p, s, q, p.size)
+
+
+@lent
+def take(p, s, q, active):
+    """Numbers of queries in the first ``active`` places as whole numbers, zeros in the others."""
+    unit, row = s[2], s[5]
+    row[active:] = np.float32(0)
     for m in range(len(q)):
-        top, total = np.float32(0), np.float32(0)
-        for i in range(p.size):
-            top = max(top, abs(q[m, i]))
-            total += abs(q[m, i])
+        for i in range(active):
+            row[i] = q[m, p.places[i]]
+        top, total = farthest(row, p.size), distance(row, p.size)
         scale = np.float32(0)
         if top > np.float32(0):
             scale = min(np.float32(32767) / top, np.float32(REACH) / total)
         # A query so small that its reciprocal overflows is zero beside any other.
         scale = scale if scale < np.float32(1e30) else np.float32(0)
         unit[m] = np.float32(1) / scale if scale > np.float32(0) else np.float32(0)
-        for i in range(p.size):
-            whole[m * p.size + i] = np.int16(np.rint(q[m, p.places[i]] * scale))
+        wholes(row, 0, p.size, scale, s[3], m * p.size)
 
 
 @lent
@@ -110,7 +116,7 @@ def read(p, s, page):
 @lent
 def products(p, s, page, out):
     """Products of the queries with every token of the page: out (M, P) float32 is written."""
-    numbers, _, unit, whole, gains = s
+    numbers, _, unit, whole, gains, _ = s
     for t0 in range(0, p.tokens, TILE):
         tokens = min(TILE, p.tokens - t0)
         look_up(page, p.fields, p.table, t0, tokens, p.size, False, numbers)
@@ -132,7 +138,7 @@ def _weights(weights, t0, tokens, gains, heavy, factor):
 @lent
 def gather(p, s, page, weights, acc):
     """Add the values of the page, weighted: weights (M, P), acc (M, E) in the order of places."""
-    numbers, heavy, factor, _, gains = s
+    numbers, heavy, factor, _, gains, _ = s
     rows = len(weights)
     for t0 in range(0, p.tokens, TILE):
         tokens = min(TILE, p.tokens - t0)

@@ -1,4 +1,4 @@
-"""Three vector loops over a row of eights: logits, their exponentials, their whole numbers.
+"""Vector loops over a row of eights: sizes of queries, logits, exponentials, whole numbers.
 
 A compiler makes vectors of such loops only where sums and maxima may be reordered, and starts
 them anew for every row of 32, which takes longer than the row itself.
@@ -66,6 +66,29 @@ class _Row(Vectors):
         exponent = b.add(b.fptosi(whole, INTS), self.ints(127))
         scale = b.bitcast(b.shl(exponent, self.ints(23)), FLOATS)
         return b.select(far, b.fmul(value, scale), self.floats(0))
+
+
+def _sizes(add: Any) -> Any:
+    @intrinsic
+    def sizes(typing: Any, x: Any, count: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            v = _Row(context, builder, signature, args)
+
+            def both(a: Any, b: Any) -> Any:
+                return builder.fadd(a, b) if add else v.larger(a, b)
+
+            def step(i: Any, so_far: Any) -> Any:
+                return both(v.call("llvm.fabs.v8f32", FLOATS, v.load(FLOATS, 0, i)), so_far)
+
+            return v.folded(v.each(args[1], v.floats(0), step), both)
+
+        return types.float32(x, types.int64), generate
+
+    return sizes
+
+
+# The largest size, and the sum of sizes, of the first ``count`` numbers.
+farthest, distance = _sizes(False), _sizes(True)
 
 
 @intrinsic
@@ -139,7 +162,7 @@ def largest(typing: Any, x: Any, at: Any, count: Any, gains: Any, first: Any) ->
 
 @intrinsic
 def wholes(typing: Any, x: Any, at: Any, count: Any, scale: Any, out: Any, to: Any) -> Any:
-    """Numbers ``at .. at + count`` of ``x``, not below 0, times ``scale``, rounded, as int16."""
+    """Numbers ``at .. at + count`` of ``x``, times ``scale``, rounded, as int16."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         v = _Row(context, builder, signature, args)
@@ -148,7 +171,7 @@ def wholes(typing: Any, x: Any, at: Any, count: Any, scale: Any, out: Any, to: A
 
         def step(i: Any, none: Any) -> Any:
             number = builder.fmul(v.load(FLOATS, 0, builder.add(at, i)), factor)
-            rounded = builder.fptosi(builder.fadd(number, v.floats(0.5)), INTS)
+            rounded = builder.fptosi(v.call("llvm.rint.v8f32", FLOATS, number), INTS)
             v.store(builder.trunc(rounded, shorts), 4, builder.add(to, i))
             return none
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,7 @@ from kakeya_fast.numba_cpu import faults, query, skeleton, turbo
 from kakeya_fast.numba_cpu.half import BF16, F16, F32
 from kakeya_fast.numba_cpu.lanes import NONE, VECTORS
 from kakeya_fast.numba_cpu.threads import run
-from kakeya_ref.errors import KakeyaError, RangeError
+from kakeya_ref.errors import KakeyaError, RangeError, ShapeError
 from kakeya_ref.skeletons import Skeleton, as_skeleton
 from kakeya_ref.types import PageLayout
 
@@ -99,6 +100,22 @@ def decode_into(
     bad, *_ = run(kernels.decode, body, out, known.bodies, *part, kernels.plan(layout), *how)
     if bad < NONE:
         raise faults.error(bad, layout)
+
+
+def of_heads(known: Any, layout: PageLayout, heads: int) -> Sequence[Skeleton]:
+    """Tables of a call of attention, one for each KV head, checked.
+
+    Rule: codec.table.given, codec.table.shape, attend.operand.fits
+
+    Raises
+    ------
+    UsageError, Malformed, ShapeError
+    """
+    if known is None:
+        as_skeleton(None, layout, 1)
+    if len(known) != heads:
+        raise ShapeError("attend.operand.fits", f"{len(known)} tables for {heads} KV heads")
+    return [as_skeleton(table, layout, 1) for table in known]
 
 
 def _of_page(known: Skeleton, pages: int) -> NDArray[np.int64]:

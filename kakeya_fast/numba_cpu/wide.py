@@ -38,8 +38,8 @@ def reader(module: ModuleType) -> Callable[..., Any]:
 
 
 @serial
-def load(p, s, q):
-    """Take queries (M, D) in."""
+def load(p, s, q, head):
+    """Take queries (M, D) of a head in."""
     for m in range(len(q)):
         copy(q[m], s[1][m])
 

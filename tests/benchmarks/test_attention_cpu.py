@@ -21,9 +21,11 @@ def made(**seconds):
     machine = {"cpu": "c", "load_before": [0], "load_after": [0]}
     shown = {"commit": "x", "date": "d", "threads": 2, "clock": "wall", "copy_rate": 1e10}
     generation = {
-        "model": "m", "context": 8, "new": 2, "codecs": ["a", "b"], "same_first_tokens": 1,
-        "dynamic": {"tokens_per_second": [4.0, 6.0, 5.0], "peak": [3e6], "held": 2e6},
-        "packed": {"tokens_per_second": [4.0], "peak": [1e6], "held": 1e6},
+        "model": "m", "context": 8, "new": 2,
+        "codecs": {"packed": ["a", "b"], "calibrated": ["c", "d"]},
+        "dynamic": {"tokens_per_second": [4.0, 6.0, 5.0], "peak": [3e6], "held": 2e6,
+                    "same_first_tokens": 2},
+        "packed": {"tokens_per_second": [4.0], "peak": [1e6], "held": 1e6, "same_first_tokens": 1},
     }  # fmt: skip
     result = {"machine": machine, "rows": [row], "generation": generation} | shown
     return result | {"targets": verdicts(result)}
@@ -38,6 +40,20 @@ def test_the_fastest_of_torch_counts_and_losses_are_said():
     assert "Targets: 1 of 2 met." in text
     assert "- missed: tokens a second against DynamicCache: 0.80 times" in text
     assert "20.00 (1.5x, 0.1)" in text
+    assert "| `a/b` | 4.00 | 1 | 1 | 1 |" in text
+    assert "c/d" not in text
+
+
+def test_a_run_goes_on_with_rows_of_the_same_code_and_options(tmp_path):
+    path = tmp_path / "found.json"
+    first = attention.begun(path, 2, "wall", ["raw"])
+    assert first["rows"] == []
+    first["rows"].append(made(**{"scalar:b=4": 1.0, "float32 flash": 1.0})["rows"][0])
+    first["copy_rate"] = 1e10
+    attention.save(first, path)
+    assert attention.begun(path, 2, "wall", ["raw"])["rows"] == first["rows"]
+    for other in ((1, "wall", ["raw"]), (2, "cpu", ["raw"]), (2, "wall", ["fp8"])):
+        assert attention.begun(path, *other)["rows"] == []
 
 
 def test_a_wrong_kernel_is_not_timed():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from patching import Mutant, patched
 
@@ -73,3 +75,25 @@ class BlindQueriesAveraged(Attending):
             lambda logits, v: _PARTIAL(np.where(logits == -np.inf, -60.0, logits), v),
         ),
     )
+
+
+class FirstFrameForAll(Attending):
+    """Scores the keys of all frames by the query of the first."""
+
+    rule = "query.attend.frame"
+    codecs = ("query",)
+
+    def attend(self, q, k_pages, v_pages, layouts, paged, *given, **options):
+        paged = replace(paged, frame=None)
+        return super().attend(q, k_pages, v_pages, layouts, paged, *given, **options)
+
+
+class FirstHeadsTable(Attending):
+    """Reads the pages of every head beside the table of the first."""
+
+    rule = "query.attend.frame"
+    codecs = ("query",)
+
+    def attend(self, *given, known=(None, None), **options):
+        keys = known[0] and known[0][:1] * len(known[0])
+        return super().attend(*given, known=(keys, None), **options)

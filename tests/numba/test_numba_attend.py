@@ -14,8 +14,9 @@ from kakeya_conformance import run_checks
 from kakeya_conformance.attending import judge
 from kakeya_conformance.oracle import Oracle
 from kakeya_conformance.pagecases import Shape, call
-from kakeya_fast.numba_cpu import Backend, attend, narrow, rows, simd
-from kakeya_ref.errors import Malformed, Unsupported
+from kakeya_conformance.tables import given
+from kakeya_fast.numba_cpu import Backend, attend, narrow, rows, simd, translate, walked
+from kakeya_ref.errors import Malformed, ShapeError, Unsupported, UsageError
 from kakeya_ref.layout import page_layout
 
 NUMBA, ORACLE = Backend(), Oracle()
@@ -23,10 +24,13 @@ NUMBA, ORACLE = Backend(), Oracle()
 
 def made(k="scalar:b=4", v="scalar:b=3", sizes=(64, 128), tokens=32, seed=0, **options):
     layouts = page_layout(k, sizes[0], tokens), page_layout(v, sizes[1], tokens)
-    return call(ORACLE, np.random.default_rng(seed), layouts, Shape(**options))
+    shape, known = Shape(**options), ()
+    if k.startswith("query"):
+        known = tuple(given("plausible", seed + h, 1, layouts[0]) for h in range(shape.heads))
+    return call(ORACLE, np.random.default_rng(seed), layouts, shape, known)
 
 
-@pytest.mark.parametrize("codec", ["scalar", "raw", "trellis"])
+@pytest.mark.parametrize("codec", ["scalar", "raw", "trellis", "query"])
 def test_the_checks_of_the_suite(codec):
     """Rule: attend.error.mean"""
     assert run_checks(NUMBA, only="check_attend", codecs=[codec]).exit_code == 0
@@ -41,6 +45,70 @@ def test_whole_numbers_at_every_width_and_size(b, size, tokens):
     )
     assert all(map(narrow.serves, case.layouts))
     judge(*case.run(NUMBA), case.ideal())
+
+
+@pytest.mark.parametrize("b", [1, 2, 3])
+@pytest.mark.parametrize("tokens", [16, 48])
+def test_walks_at_every_width_and_size(b, tokens):
+    case = made(f"trellis:b={b}", f"trellis:b={b}", (64, 192), tokens, pages=9, groups=3, queries=5)
+    assert all(map(walked.serves, case.layouts))
+    judge(*case.run(NUMBA), case.ideal())
+
+
+@pytest.mark.parametrize("b", [1, 1.5, 2.3, 3, 5, 7])
+@pytest.mark.parametrize("size", [8, 24, 64, 256])
+def test_keys_beside_tables_at_every_width_and_size(b, size):
+    """Rule: query.bits.greedy, query.attend.frame"""
+    options = {"pages": 9, "groups": 3, "queries": 5, "frames": 4, "biased": True}
+    case = made(f"query:b={b}", "trellis:b=2", (size, 64), 16, **options)
+    judge(*case.run(NUMBA), case.ideal())
+
+
+def test_tables_of_attention_are_those_of_the_call():
+    """Rule: codec.table.given, attend.operand.fits"""
+    case = made("query", "raw", pages=3, frames=2, heads=3)
+    out, _ = case.run(NUMBA)
+    beyond = replace(case, paged=replace(case.paged, frame=case.paged.frame + 2))
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] frames"):
+        beyond.run(NUMBA)
+    other, _ = replace(case, known=case.known[:1] * 3).run(NUMBA)
+    assert np.array_equal(out[:, 0], other[:, 0])
+    assert (out[:, 1:] != other[:, 1:]).any()
+    for known, error in ((case.known[:2], ShapeError), ((None,) * 3, UsageError), ((), UsageError)):
+        with pytest.raises(error, match=r"^\[(attend.operand.fits|codec.table.given)\]"):
+            replace(case, known=known).run(NUMBA)
+    swapped = replace(case, layouts=case.layouts[::-1], k_pages=case.v_pages, v_pages=case.k_pages)
+    swapped = replace(swapped, q=np.zeros((*case.q.shape[:-1], 128), np.float32))
+    with pytest.raises(Unsupported, match=r"^\[backend.codec.offered\]"):
+        replace(swapped, known=()).run(NUMBA)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("count", [16, 32, 128])
+def test_bytes_are_translated_alike_by_both_loops(monkeypatch, paired, count):
+    rng, size, tokens = np.random.default_rng(count), 64, 24
+    numbers = rng.integers(-2047, 2048, count).astype(np.int16)
+    found = translate.tables(np.concatenate([np.full(16, 9, np.int16), numbers]))
+    found[1:, :32] -= 16
+    codes = rng.integers(0, count, (8, tokens, 8)).astype(np.uint8)
+    x = codes.view(np.uint64).ravel()
+
+    def run(own):
+        out = np.zeros(tokens * size, np.int16)
+        for g in range(8):
+            own(translate.translate)(
+                x, found, out, g * tokens, g, 1, len(found), tokens, size, paired
+            )
+        return out
+
+    fast = run(lambda f: f)
+    token, i = np.ogrid[:tokens, :size]
+    where = simd.place.py_func(token, i, size)
+    if paired:
+        where = (token - token % 2) * size + 2 * i + token % 2
+    assert np.array_equal(fast[where], numbers[codes].transpose(1, 0, 2).reshape(tokens, size))
+    monkeypatch.setattr(translate, "AVX2", False)
+    assert np.array_equal(fast, run(lambda f: f.py_func))
 
 
 @pytest.mark.parametrize("paired", [False, True])
