@@ -62,7 +62,7 @@ class Record:
 
         self.launcher = CupyLauncher(cuda_device("cuda"))
         self.backend = Backend(launcher=self.launcher)
-        told = machine.describe()
+        told = machine.describe() | {"driver": driver()}
         told["versions"] |= libraries()
         told["commit"] = commit or told["commit"]
         self.enter(out, minutes, describe(self.backend.device), told, again=again)
@@ -166,19 +166,22 @@ def describe(device: Any) -> dict[str, Any]:
     import torch
 
     found = torch.cuda.get_device_properties(device)
-    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    try:
-        driver = command(query, 20).tail.split()[0]
-    except (OSError, IndexError):
-        driver = "unknown"
     return {
         "name": found.name,
         "capability": f"{found.major}.{found.minor}",
         "processors": found.multi_processor_count,
         "memory": found.total_memory,
         "l2": getattr(found, "L2_cache_size", 0),
-        "driver": driver,
     }
+
+
+def driver() -> str:
+    """Version of the driver."""
+    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    try:
+        return command(query, 20).tail.split()[0]
+    except (OSError, IndexError):
+        return "unknown"
 
 
 def libraries() -> dict[str, str]:

@@ -99,7 +99,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"# Speed on {device['name']}",
         "",
         f"{device['processors']} multiprocessors, {device['memory'] / 2**30:.0f} GiB, L2 "
-        f"{device['l2'] / 2**20:.0f} MiB, driver {device['driver']}. "
+        f"{device['l2'] / 2**20:.0f} MiB. "
         f"**{counted(verdicts(result))}.**",
         "",
         *(f"* {_run(number, run, runs[-1])}" for number, run in enumerate(runs, 1)),
@@ -138,7 +138,7 @@ def _run(number: int, run: dict[str, Any], newest: dict[str, Any]) -> str:
     other = "" if _same(run, newest) else "; other kernels than the newest run's"
     return (
         f"run {number}: {run['date']}, commit {run['commit']}, {run['seconds']:.0f} s; "
-        f"{versions}{other}"
+        f"driver {run['driver']}, {versions}{other}"
     )
 
 

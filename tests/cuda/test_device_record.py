@@ -39,7 +39,7 @@ def test_rates_and_targets_of_a_row() -> None:
     encode["trellis/trellis"] = fast
     prefill = {"tokens": 8192, "layers": 32, "flops": 1.0, "layer": slow, "encode": encode}
     result = {
-        "device": {"name": "None", "processors": 1, "memory": 2**30, "l2": 2**20, "driver": "0"},
+        "device": {"name": "None", "processors": 1, "memory": 2**30, "l2": 2**20},
         "runs": [made_up_run("old"), made_up_run("new") | {"checks": ["self-test: one"]}],
         "rows": [row | {"run": 0} for row in rows],
         "prefill": [prefill, prefill | {"layer": fast, "tokens": 32768}],
@@ -66,7 +66,10 @@ def test_rates_and_targets_of_a_row() -> None:
     assert "* 1 page: `raw:dtype=bf16`, `fp8` at D = 128, 256, `int`" in text
     assert "64 launches" in text
     assert "4096 pages" in text
-    assert "run 1: today, commit old, 1 s; cupy 0; other kernels than the newest run's" in text
+    assert (
+        "run 1: today, commit old, 1 s; driver 0, cupy 0; other kernels than the newest run's"
+        in text
+    )
     assert "* self-test: one" in text
     assert "* not made: conformance" in text
     assert "* two" in text
@@ -82,7 +85,7 @@ def test_rates_and_targets_of_a_row() -> None:
 
 def made_up_run(commit: str) -> dict:
     return {
-        **{"date": "today", "commit": commit, "kernels": commit, "seconds": 1.0},
+        **{"date": "today", "commit": commit, "kernels": commit, "seconds": 1.0, "driver": "0"},
         **{"versions": {"cupy": "0"}, "checks": [], "not_run": ["two", "soon: no time left"]},
     }
 
@@ -92,7 +95,7 @@ def test_a_launch_without_a_graph_and_a_forward_that_was_not_timed_are_marked() 
     row = made_up_row(0.4) | {"d": 128, "pages": 4096, "run": 0}
     step = {"codec": "fp8", "pages": 4096, "by_layer": row["copy"]}
     result = {
-        "device": {"name": "None", "processors": 1, "memory": 2**30, "l2": 2**20, "driver": "0"},
+        "device": {"name": "None", "processors": 1, "memory": 2**30, "l2": 2**20},
         "runs": [made_up_run("new")],
         "rows": [row, row | {"codec": "trellis", "pages": 32768}],
         "step": [step],
@@ -121,8 +124,8 @@ class Quiet(gpu_record.Record):
     """A record without a device."""
 
     def __init__(self, out: Path, kernels: str = "these", *, again: bool = False) -> None:
-        told = {"date": "today", "commit": kernels, "versions": {}}
-        device = {"name": "None", "processors": 1, "memory": 2**30, "l2": 2**20, "driver": "0"}
+        told = {"date": "today", "commit": kernels, "versions": {}, "driver": "0"}
+        device = {"name": "None", "processors": 1, "memory": 2**30, "l2": 2**20}
         self.enter(out, 8.5, device, told, again=again)
         self.run["kernels"] = kernels
         self.backend = SimpleNamespace(device=None)
