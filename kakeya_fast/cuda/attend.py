@@ -157,7 +157,8 @@ class Attention:
         if count is not None:
             _same(count, (batch,), torch.int32, device, "count")
         if bias is not None:
-            bias = bias.reshape(batch, heads, rows)
+            if bias.dim() == 4 and bias.shape[2] == 1:
+                bias = bias[:, :, 0]
             _same(bias, (batch, heads, rows), torch.float32, device, "bias")
         shape, made = (batch, heads, rows), (batch, heads, rows, n.dv)
         others: Args = (NULL, NULL)
@@ -195,7 +196,8 @@ class Attention:
         batch, heads, _, pages = self.shape
         device = self._launcher.device
         for pool, layout in zip((k_pages, v_pages), self._layouts, strict=True):
-            if pool.dtype != torch.uint8 or pool.dim() != 2 or pool.shape[1] != layout.nbytes:
+            fits = isinstance(pool, Tensor) and pool.dtype == torch.uint8 and pool.dim() == 2
+            if not fits or pool.shape[1] != layout.nbytes:
                 raise ShapeError(RULE, f"pages of {layout} are (S, {layout.nbytes}) uint8")
             checks.same_device(pool, device)
             if not checks.in_place(pool):

@@ -238,10 +238,16 @@ def test_what_does_not_fit_is_refused(launcher) -> None:
         attention(q[..., :64], k, v, paged, scaling)
     with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] pages of"):
         attention(q, k[:, :-16], v, paged, scaling)
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] pages of"):
+        attention(q, k.cpu().numpy(), v, paged, scaling)
     with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] rows of pages"):
         attention(q, k.as_strided((9, k.shape[1]), (k.shape[1] + 8, 1)), v, paged, scaling)
     with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] softcap"):
         attention(q, k, v, paged, scaling, softcap=2.0)
+    biased = Case(SHAPES["softcap"], launcher)
+    wrong = torch.zeros(3, device=launcher.device)
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] bias"):
+        biased.attention()(*biased.given(), softcap=3.0, bias=wrong)
     with pytest.raises(Unsupported, match=r"^\[attend.operand.fits\] no attention kernel"):
         Case(Shape("scalar:b=5"), launcher).attention()
     with pytest.raises(Unsupported, match=r"^\[attend.operand.fits\] no attention kernel"):
