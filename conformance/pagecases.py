@@ -60,7 +60,11 @@ class Call:
     def run(self, backend: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The partial of a backend."""
         operands = self.q, self.k_pages, self.v_pages, self.layouts, self.paged, self.scaling
-        options = {"softcap": self.shape.softcap, "window": self.shape.window, "bias": self.bias}
+        options: dict[str, Any] = {
+            "softcap": self.shape.softcap,
+            "window": self.shape.window,
+            "bias": self.bias,
+        }
         if self.known:
             options["known"] = (self.known, None)
         out, lse = backend.attend(*operands, **options)
