@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Integral
 
 from kakeya_ref.errors import ShapeError, UsageError
 from kakeya_ref.registry import is_resolved, parse_codec, registry, table_kind
@@ -17,7 +18,7 @@ ALIGN = 16
 LATTICE_BLOCK = {"d4": 4, "e8": 8}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096, typed=True)
 def page_layout(codec: str | Codec, head_dim: int, tokens: int = 32) -> PageLayout:
     """Layout of one page body.
 
@@ -40,10 +41,9 @@ def page_layout(codec: str | Codec, head_dim: int, tokens: int = 32) -> PageLayo
     """
     parsed = parse_codec(codec)
     _check_head_dim(parsed, head_dim)
-    if tokens < 1 or tokens % registry()["page"]["tokens_multiple"]:
-        raise ShapeError(
-            "page.tokens.multiple-of-16", f"a page of {tokens} tokens is not a multiple of 16"
-        )
+    multiple = registry()["page"]["tokens_multiple"]
+    if not isinstance(tokens, Integral) or tokens < 1 or tokens % multiple:
+        raise ShapeError("page.tokens.multiple-of-16", f"{tokens} tokens: no multiple of 16")
     return _placed(parsed, head_dim, tokens, _fields(parsed, head_dim, tokens))
 
 
@@ -85,7 +85,8 @@ def table_layout(codec: str | Codec, head_dim: int) -> PageLayout:
 
 def _check_head_dim(codec: Codec, head_dim: int) -> None:
     limits = registry()["page"]
-    if head_dim % limits["head_dim_multiple"] or not 8 <= head_dim <= limits["head_dim_max"]:
+    whole = isinstance(head_dim, Integral) and not head_dim % limits["head_dim_multiple"]
+    if not whole or not 8 <= head_dim <= limits["head_dim_max"]:
         raise ShapeError(
             "page.head-dim.multiple-of-8",
             f"head dim {head_dim} is not a multiple of 8 in 8..{limits['head_dim_max']}",

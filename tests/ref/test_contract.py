@@ -65,14 +65,18 @@ def test_wrong_strings_name_the_rule(text: str, rule: str) -> None:
     assert str(caught.value).startswith(f"[{rule}]")
 
 
-@pytest.mark.parametrize("head_dim", [0, 4, 12, 100, 1032])
+@pytest.mark.parametrize("head_dim", [0, 4, 12, 100, 1032, 64.0, "64", None])
 def test_head_dims_outside_the_format_are_refused(head_dim: int) -> None:
     """Rule: page.head-dim.multiple-of-8"""
     with pytest.raises(ShapeError, match=r"\[page.head-dim.multiple-of-8\]"):
         page_layout("scalar", head_dim)
+    # Nor is it taken for the number that it equals, which may be at hand.
+    assert type(page_layout("scalar", 64).head_dim) is int
+    with pytest.raises(ShapeError, match=r"\[page.head-dim.multiple-of-8\]"):
+        page_layout("scalar", head_dim)
 
 
-@pytest.mark.parametrize("tokens", [0, 8, 17])
+@pytest.mark.parametrize("tokens", [0, 8, 17, 16.0, "32", None])
 def test_page_lengths_outside_the_format_are_refused(tokens: int) -> None:
     """Rule: page.tokens.multiple-of-16"""
     with pytest.raises(ShapeError, match=r"\[page.tokens.multiple-of-16\]"):
