@@ -69,7 +69,7 @@ class KakeyaCache(Cache):
     def crop(self, tokens_to_remove: int) -> None:
         """Remove tokens from the end of every layer, or of none.
 
-        Rule: cache.crop.window
+        Rule: cache.crop.negative, cache.crop.window
         """
         for layer in self.layers:
             if isinstance(layer, PackedLayer):

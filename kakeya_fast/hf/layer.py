@@ -215,17 +215,12 @@ class PackedLayer(CacheLayerMixin):
 
         Raises
         ------
-        UsageError
-            A positive number.
+        UsageError, Unsupported
+            As :meth:`check_crop`.
         """
-        if tokens_to_remove > 0:
-            raise UsageError(
-                "cache.crop.negative",
-                f"crop({tokens_to_remove}) is not offered; crop(-n) removes n tokens",
-            )
+        self.check_crop(tokens_to_remove)
         if self.state is None:
             return
-        self.check_crop(tokens_to_remove)
         self._finish()
         if tokens_to_remove:
             self.state.crop(max(0, self.state.length + tokens_to_remove))
@@ -234,12 +229,19 @@ class PackedLayer(CacheLayerMixin):
     def check_crop(self, tokens_to_remove: int) -> None:
         """Refuse a crop after which a query would see tokens that have left the window.
 
-        Rule: cache.crop.window
+        Rule: cache.crop.negative, cache.crop.window
 
         Raises
         ------
+        UsageError
+            No whole number of tokens, or a positive one.
         Unsupported
         """
+        if not hasattr(tokens_to_remove, "__index__") or tokens_to_remove > 0:
+            raise UsageError(
+                "cache.crop.negative",
+                f"crop({tokens_to_remove!r}) is not offered; crop(-n) removes n tokens",
+            )
         window = self.policy.window
         if self.state is None or window is None:
             return

@@ -255,11 +255,21 @@ def test_gradients():
         llama()(prompt(1, 5), past_key_values=cache(llama()))
 
 
-def test_positive_crop():
+@pytest.mark.parametrize("tokens", [5, -0.5, "1", None])
+def test_crops_that_are_no_number_to_remove(tokens):
+    """Layers that are the library's own, which would take a length, stay as they are too."""
     past = filled()
     with pytest.raises(UsageError, match=r"^\[cache.crop.negative\]"):
-        past.crop(5)
+        past.crop(tokens)
     assert past.get_seq_length() == 70
+    kinds = ["sliding_attention", "full_attention"]
+    hybrid = model("Gemma3", layer_types=kinds, sliding_window=20)
+    past = build_kakeya_cache(hybrid)
+    hybrid(prompt(1, 12), past_key_values=past)
+    before = [past.get_seq_length(i) for i in range(len(past.layers))]
+    with pytest.raises(UsageError, match=r"^\[cache.crop.negative\]"):
+        past.crop(tokens)
+    assert [past.get_seq_length(i) for i in range(len(past.layers))] == before
 
 
 def test_a_mask_that_uncovers_padding():
