@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from kakeya_fast.hf.keytables import LayerTables
 from kakeya_fast.hf.placed import PlacedStore
+from kakeya_fast.hf.rope import Rope
 from kakeya_ref.errors import ShapeError
 from kakeya_ref.types import Basis, Paged, PageLayout
 
@@ -98,8 +100,9 @@ class FramedStore(PlacedStore):
         group, q = self.per_frame, q.reshape(*q.shape[:2], -1, q.shape[-1]).float()
         for a in range(0, self.used, FRAMES * group):
             b = min(a + FRAMES * group, self.used)
-            starts = torch.from_numpy(self.frames(a, b)[:, ::group])
-            turned, bias = self.tables.queries(q, starts.to(q.device))
+            starts = self.frames(a, b)[:, ::group]
+            waves = _waves(self.tables.rope, starts, q.device)
+            turned, bias = self.tables.queries(q, torch.from_numpy(starts).to(q.device), waves)
             frame = np.broadcast_to(np.arange(b - a, dtype=np.int32) // group, (len(q), b - a))
             # Where positions do not turn keys, all frames are one.
             frame = None if turned.shape[2] == 1 else frame
@@ -127,6 +130,25 @@ class FramedStore(PlacedStore):
         known = np.pad(self.first, ((0, 0), (0, max(0, slots - have))))
         at = np.arange(known.shape[1]) - self.count[:, None]
         return np.where(at < 0, known, first[:, None] + size * at)
+
+
+# Waves of the newest runs of frames: layers of a step turn queries alike.
+_newest: OrderedDict[Any, tuple[Tensor, Tensor]] = OrderedDict()
+KEPT = 16
+
+
+def _waves(rope: Rope, starts: I64, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Waves that turn queries back by these starts of frames (B, F), float32."""
+    if not rope.frequencies:
+        return None
+    key = rope, device, starts.shape, starts.tobytes()
+    if key not in _newest:
+        with torch.inference_mode(False):
+            _newest[key] = rope.waves(torch.from_numpy(-starts).to(device), torch.float32)
+    _newest.move_to_end(key)
+    while len(_newest) > KEPT:
+        _newest.popitem(last=False)
+    return _newest[key]
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,17 @@ class Rope:
         """
         if not self.frequencies:
             return x
-        turn = torch.tensor(self.frequencies, dtype=torch.float64, device=x.device)
+        return self.turned_by(x, self.waves(positions.to(x.device), x.dtype))
+
+    def waves(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (..., n) of the angles of all pairs at some positions."""
+        turn = torch.tensor(self.frequencies, dtype=torch.float64, device=positions.device)
         angle = positions.to(torch.float64)[..., None] * turn
-        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        return angle.cos().to(dtype), angle.sin().to(dtype)
+
+    def turned_by(self, x: Tensor, waves: tuple[Tensor, Tensor]) -> Tensor:
+        """``R(positions) x``, by the waves of these positions."""
+        cos, sin = waves
         n = len(self.frequencies)
         if self.interleaved:
             a, b = x[..., 0 : 2 * n : 2], x[..., 1 : 2 * n : 2]

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from kakeya_fast.numba_cpu.jit import lent
 from kakeya_fast.numba_cpu.simd import AVX2, place
-from kakeya_fast.numba_cpu.vectors import BYTES, SHORTS, Vectors, interleaved
+from kakeya_fast.numba_cpu.vectors import BYTES, I64, SHORTS, Vectors, interleaved
 
 ROW = 96  # bytes of a table of sixteen: what its bytes differ in, low bytes, high bytes
 
@@ -77,7 +77,18 @@ def _translates(paired: bool) -> Any:
     return translate
 
 
-_WORDS = ir.VectorType(ir.IntType(64), 4)
+@intrinsic
+def first_highest(typing: Any, octets: Any, at: Any) -> Any:
+    """Eight bytes from ``at`` on as a number, the first one highest, on a little-endian host."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v = Vectors(context, builder, signature, args)
+        return v.call("llvm.bswap.i64", I64, v.load(I64, 0, args[1]))
+
+    return types.uint64(octets, types.int64), generate
+
+
+_WORDS = ir.VectorType(I64, 4)
 _apart, _paired = _translates(False), _translates(True)
 
 

@@ -18,7 +18,7 @@ from kakeya_fast.numba_cpu.lanes import copy
 from kakeya_fast.numba_cpu.narrow import STEP, TILE, _weights, finish, take
 from kakeya_fast.numba_cpu.planes import plane_table
 from kakeya_fast.numba_cpu.simd import dots, field_table, mix
-from kakeya_fast.numba_cpu.translate import tables, translate
+from kakeya_fast.numba_cpu.translate import first_highest, tables, translate
 from kakeya_ref.layout import band_bits
 from kakeya_ref.skeletons import parts
 from kakeya_ref.tables import band_savings, gain_grid, lloyd_max, trellis_labels, trellis_values
@@ -64,7 +64,7 @@ def plan(layout: PageLayout, paired: bool) -> Plan:
     return _plan(layout, width, field_table(plane_table(layout, "codes"), layout.head_dim))
 
 
-_known: dict[Any, tuple[list[Any], Plan]] = {}
+_known: dict[Any, tuple[PageLayout, Plan, list[Any]]] = {}
 KNOWN = 256
 
 
@@ -77,16 +77,18 @@ def plan_of(layout: PageLayout, known: Any) -> Plan:
     ------
     Malformed
     """
-    key = layout, *map(id, known)
-    if key in _known and all(r() is t for r, t in zip(_known[key][0], known, strict=True)):
-        return _known[key][1]
+    key = tuple(map(id, known))
+    if key in _known:
+        of, made, held = _known[key]
+        if of == layout and all(r() is t for r, t in zip(held, known, strict=True)):
+            return made
     bodies = [body for table in known for body in table.bodies]
     spreads = [parts(body, layout.codec, layout.head_dim).spread for body in bodies]
     width = np.stack([_shared_out(s, band_bits(layout.codec, layout.head_dim)) for s in spreads])
     made = _plan(layout, width, np.zeros((0, 0), np.int64))
     if len(_known) >= KNOWN:
         _known.clear()
-    _known[key] = [weakref.ref(table) for table in known], made
+    _known[key] = layout, made, [weakref.ref(table) for table in known]
     return made
 
 
@@ -134,7 +136,7 @@ def _plan(layout: PageLayout, width: np.ndarray, fields: np.ndarray) -> Plan:
 @serial
 def scratch(p, rows, tokens, size):
     """Working memory of one worker: as of ``narrow``; the head, the page, its bytes, a tile."""
-    words = np.zeros(p.nbytes // 8, np.uint64)
+    words = np.zeros(p.nbytes // 8 + 1, np.uint64)  # the last row is read beyond its end
     return (
         np.zeros(TILE * p.size, np.int16),
         np.empty(rows * TILE, np.int16),
@@ -164,7 +166,7 @@ def load(p, s, q, head):
 def read(p, s, page):
     """Take a page in; some encoder can have written it."""
     gains, words, octets = s[4], s[7], s[8]
-    copy(page, words)
+    copy(page, words[: len(page)])
     for t in range(p.tokens):
         gains[t] = p.gain[octets[p.scales + t]]
     return True
@@ -227,11 +229,9 @@ def _bits(octets, at, row, tokens, n, out, to):
 
     Rule: query.row.bits
     """
+    rest = np.uint64(64 - 8 * n)
     for t in range(tokens):
-        codes, begin = np.uint64(0), np.uint64(at + t * row)
-        for k in range(n):
-            codes = codes << np.uint64(8) | np.uint64(octets[begin + np.uint64(k)])
-        out[np.uint64(to + t)] = _spread(codes, n)
+        out[np.uint64(to + t)] = _spread(first_highest(octets, at + t * row) >> rest, n)
 
 
 @lent
