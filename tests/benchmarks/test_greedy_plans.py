@@ -36,16 +36,16 @@ def test_the_first_token_that_differs_is_counted():
 def test_plans_are_made_and_compared(small, tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "RESULTS", tmp_path)
     monkeypatch.setattr(plans, "REPORTED_ON", "manual-b")
-    monkeypatch.setattr(plans, "PLANNED_ON", "manual-a")
+    monkeypatch.setattr(plans, "PLANNED_ON", (("manual-a", 2),))
     monkeypatch.setattr(plans, "load_model", lambda *_, **__: small)
-    for name, value in {"CTX": 140, "WARMUP": 8, "COUNT": 3, "PROBES": 2}.items():
+    for name, value in {"CTX": 140, "WARMUP": 8, "COUNT": 3}.items():
         monkeypatch.setattr(plans, name, value)
     monkeypatch.setattr(plans, "BUDGETS", (3.0,))
     plans.compare("tiny", 3, "cpu", 1)
     data = json.loads((tmp_path / "tiny.json").read_text("utf-8"))
-    # Rates of both streams of four layers on two passages, then all settings on three.
-    rates = sum(map(len, plans.PROBE_AT.values()))
-    assert len(data["units"]) == rates * 4 * 2 + 3 * (len(plans.UNIFORM) + 1)
+    # Rates of both streams of four layers, the first of them twice, then all settings on three.
+    rates = sum(map(len, plans.PROBE_AT.values())) + len(plans.PROBE_AT)
+    assert len(data["units"]) == rates * 4 + 3 * (len(plans.UNIFORM) + 1)
     rows = {r["name"]: r for r in plans.summary(data)}
     assert rows["plan 3.0"]["n"] == 3
     assert (rows["plan 3.0"]["k"] + rows["plan 3.0"]["v"]) / 2 <= 3.0
