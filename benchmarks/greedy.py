@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from benchmarks.damage_forward import enter_run
 from benchmarks.damage_settings import half, make_tables, table_folder
 from benchmarks.pool import spread
 from kakeya_fast.hf import build_kakeya_cache
@@ -68,9 +69,9 @@ def measure(
         "format": "kakeya-greedy/1",
         "model": {"name": loaded.name, "sha256": loaded.sha256, "dtype": loaded.dtype},
         "text": {"name": text.name, "sha256": text.sha256},
-        "device": torch.cuda.get_device_name() if device != "cpu" else "CPU",
         "prompts": PROMPTS, "prompt": PROMPT, "new": NEW,
     }  # fmt: skip
+    enter_run(data, loaded.model)
     left = [s for s in settings if s not in data["answers"]]
     given = (model, device, [list(w.ids) for w in windows])
     mine = given if workers > 1 else (*given, loaded)
@@ -120,8 +121,8 @@ def page(data: dict[str, Any]) -> str:
         "",
         f"{data['prompts']} prompts of {data['prompt']} tokens from {data['text']['name']}, "
         f"{data['new']} new tokens each through `generate`, one batch, weights and arithmetic "
-        f"{data['model']['dtype']}, on {data['device']}. All layers but sliding ones packed, "
-        "4 exact sinks, pages "
+        f"{data['model']['dtype']}, on {data['runs'][-1]['device']}. All layers but sliding ones "
+        "packed, 4 exact sinks, pages "
         "of 32 with the unfilled one exact: an answer begins after "
         f"{(data['prompt'] - 4) // 32} packed pages. *Same* is the number of tokens before the "
         "first that differs from the uncompressed answer; 95 % intervals over prompts. *Held* is "
