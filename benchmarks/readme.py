@@ -16,6 +16,8 @@ from typing import Any
 from benchmarks.damage_report import DNLL, KL, mean
 from benchmarks.damage_report import bits as bits_of
 from benchmarks.damage_targets import by_setting
+from benchmarks.plans import saved
+from benchmarks.plans import summary as summary_of_plans
 from benchmarks.readme_gpu import gpu
 from benchmarks.story import Story, summary
 from kakeya_fast.quality.protocol import Setting
@@ -146,6 +148,36 @@ def calibrated() -> list[str]:
         "In-forward, all attention layers, 4 exact sinks, passages of 1024 tokens of a text that "
         "no table has seen ([all rows, targets, 8k, foreign text, what lost]"
         "(benchmarks/results/damage/DAMAGE.md)):",
+        "",
+        *table(header, rows),
+        "",
+        *planned(),
+    ]
+
+
+def planned() -> list[str]:
+    """What a plan saves over one pair of codecs for all layers."""
+    rows = []
+    for path in sorted((RESULTS / "plans").glob("*.json")):
+        found = summary_of_plans(load(path))
+        uniform = [r for r in found if not r["name"].startswith("plan")]
+        rows += [
+            (
+                path.stem,
+                f"{(r['k'] + r['v']) / 2:.2f}",
+                f"{r['kl'].mean:.4f} [{r['kl'].low:.4f}, {r['kl'].high:.4f}]",
+                f"{100 * math.expm1(r['dnll']):+.1f}",
+                f"{saved(r, uniform):.2f}",
+                str(r["n"]),
+            )
+            for r in found
+            if r["name"].startswith("plan")
+        ]
+    header = ("model", "true bits", "KL [95 %]", "ΔPPL %", "bits saved", "passages")
+    return [
+        "The same with a plan of layers and streams (`kakeya plan`); *saved* is what one pair of "
+        "codecs for all layers needs more for the same KL ([all settings]"
+        "(benchmarks/results/plans)):",
         "",
         *table(header, rows),
     ]
