@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kakeya_fast.hf.plan import Plan
-from kakeya_fast.quality.allocate import Part, Shape, Step, curve, mean_bits, probes, spend
+from kakeya_fast.quality.allocate import (
+    Part,
+    Shape,
+    Step,
+    curve,
+    mean_bits,
+    probes,
+    spend,
+    steadied,
+)
 from kakeya_fast.quality.models import Loaded
 from kakeya_fast.quality.protocol import DEFAULTS, Options
 from kakeya_fast.quality.run import run
@@ -33,7 +42,7 @@ class Sensitivity:
         """The plan of a budget in mean bits per element of full pages, and what it expects."""
         curves = {
             part: curve(candidates[part.stream], kl, self.shapes[part.layer], part.stream)
-            for part, kl in self.kl.items()
+            for part, kl in steadied(self.kl).items()
         }
         chosen = spend(curves, self.shapes, budget)
         codecs = {
