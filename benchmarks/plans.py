@@ -186,6 +186,7 @@ def compare(model: str, count: int, device: str, workers: int) -> None:
         )
         (RESULTS / f"{model}-{budget}.toml").write_text(Plan(plan.codecs).text(about), "utf-8")
         bench.data.setdefault("plans", {})[str(budget)] = about
+    write_json(bench.data, bench.out)
     windows = bench.windows(REPORTED_ON, CTX, COUNT)[:count]
     bench.measure([(n, w, c) for w in windows for n, c in settings.items()], workers)
 
@@ -249,7 +250,7 @@ def render(model: str) -> None:
             f"| {kl.mean:.4f} [{kl.low:.4f}, {kl.high:.4f}] | {100 * np.expm1(r['dnll']):+.2f} "
             f"| {gain} |"
         )
-    lines += ["", "What the plans chose, mean bits:", ""]
+    lines += ["", "What the plans chose, and what they expected, mean bits:", ""]
     for budget, about in data.get("plans", {}).items():
         told = ", ".join(f"{k} {v}" for k, v in about.items() if k not in ("model", "text"))
         lines.append(f"* {budget}: {told}")
