@@ -46,18 +46,19 @@ TOKENS = 32
 # The slow backends get fewer pages of the same shape: their speed does not depend on the number.
 MEBIBYTES = {"numba": 64, "torch": 4, "ref": 2}
 # So do codecs that search a path through a trellis.
-SEARCHED, SEARCHED_MEBIBYTES = ("trellis", "query"), 8
+SEARCHED = ("trellis", "query")
+SEARCHED_MEBIBYTES = {"numba": 8, "torch": 0.25, "ref": 2}
 APPEND = 30 * 3  # pages of one stream that a model of 30 layers and 3 KV heads fills at once
 
 
 def shapes(backend: str, codec: str, quick: bool) -> Iterator[tuple[str, int, int]]:
     """(name, pages, head dim) of what a backend is measured on."""
     searched = parse_codec(codec).id in SEARCHED
-    most = 4 if quick else SEARCHED_MEBIBYTES if searched else MEBIBYTES[backend]
-    mebibytes = min(MEBIBYTES[backend], most)
+    mebibytes = (SEARCHED_MEBIBYTES if searched else MEBIBYTES)[backend]
+    mebibytes = min(mebibytes, 4) if quick else mebibytes
     dims = (64, 128, 256) if backend == "numba" else (64, 128)
     for d in (128,) if quick else dims:
-        yield "large", mebibytes * 2**20 // (4 * TOKENS * d), d
+        yield "large", int(mebibytes * 2**20) // (4 * TOKENS * d), d
     yield "append", APPEND, 64
 
 

@@ -10,25 +10,11 @@ import pytest
 import torch
 from hf_tiny import cache, generate, llama, model, padded, prompt
 
-from kakeya_fast.hf import decode, fused
+from kakeya_fast.hf import fused
 from kakeya_fast.hf.layer import PackedLayer
 from kakeya_fast.hf.policy import Policy
 from kakeya_fast.numba_cpu import Backend
 from kakeya_ref.registry import parse_codec
-
-
-@pytest.fixture
-def seen(monkeypatch):
-    """What every call that might read in place returned; one that is told to refuse: None."""
-    calls, refuse, inner, usable = [], [], decode.attend, fused.usable
-
-    def watch(*given):
-        calls.append(inner(*given))
-        return calls[-1]
-
-    monkeypatch.setattr(decode, "attend", watch)
-    monkeypatch.setattr(fused, "usable", lambda *given: not refuse and usable(*given))
-    return calls, refuse
 
 
 def fill(codec, size, cuts, pads, residual=0, crops=(), kind="bool", **options):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kakeya_conformance.attending import ideal, judge
-from kakeya_fast.hf import build_kakeya_cache, decode, framed, fused
+from kakeya_fast.hf import build_kakeya_cache, framed, fused
 from kakeya_fast.hf.calibrate import statistics, tables
 from kakeya_fast.numba_cpu import Backend
 from kakeya_ref.types import Paged
@@ -27,20 +27,10 @@ def known():
     return model, {f: tables(model, found, frame=f, context=512) for f in (1, 16, 48)}
 
 
-@pytest.fixture
-def seen(monkeypatch):
-    """What every call that might read in place returned; one that is told to refuse: None."""
-    calls, refuse, inner, usable = [], [], decode.attend, fused.usable
-
-    def watch(*given):
-        calls.append(inner(*given))
-        return calls[-1]
-
-    monkeypatch.setattr(decode, "attend", watch)
-    monkeypatch.setattr(fused, "usable", lambda *given: not refuse and usable(*given))
-    # Tables of the runs of a few frames each merge as those of many do.
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Runs of a few frames each merge as those of many do."""
     monkeypatch.setattr(framed, "FRAMES", 3)
-    return calls, refuse
 
 
 def layer(known, frame=16, v="trellis:b=2", k="query:b=3", **options):

@@ -83,9 +83,12 @@ def test_snapshot_stores_the_bytes_of_the_clean_forward(loaded):
 
 
 def test_exact_layers_and_bits(loaded):
-    coded, half, none = scores(loaded, *(f"scalar:b=2@page=16{e}" for e in ("", ",exact=1", "")))
+    options = ("", ",exact=1", "", ",exact=0+1")
+    coded, half, none, whole = scores(loaded, *(f"scalar:b=2@page=16{e}" for e in options))
     assert none.kl == coded.kl
-    assert half.kl < coded.kl
+    # A drawn model may be no better off for one exact layer; for both it is.
+    assert half.kl != coded.kl
+    assert abs(whole.kl) < 1e-3 * coded.kl
     assert coded.sizes["page_bits"] == half.sizes["page_bits"] == 2 + 8 / 16
     assert coded.sizes["bits_exact_bf16"] < half.sizes["bits_exact_bf16"] < 16
     # A model in fp32 keeps exact numbers at 32 bits: what is held is more than counted at bf16.
