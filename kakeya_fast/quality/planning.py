@@ -12,6 +12,7 @@ from kakeya_fast.quality.allocate import (
     Shape,
     Step,
     curve,
+    level,
     mean_bits,
     probes,
     spend,
@@ -94,11 +95,13 @@ def sensitivity(
         workers=workers,
         step=step,
     )
-    means = {row["setting"]: row["kl"]["mean"] for row in report.summary()}
+    passages: dict[str, list[float]] = {}
+    for score in report.scores:
+        passages.setdefault(score.setting, []).append(score.kl / score.tokens)
     found: dict[Part, dict[str, float]] = {}
     for (part, codec), setting in wanted.items():
         sharing = sum(other is setting for other in wanted.values())
-        found.setdefault(part, {})[codec] = float(means[str(setting)]) / sharing
+        found.setdefault(part, {})[codec] = level(passages[str(setting)]) / sharing
     return Sensitivity(found, shapes)
 
 
