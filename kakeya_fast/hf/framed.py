@@ -19,8 +19,11 @@ from kakeya_ref.errors import ShapeError
 from kakeya_ref.types import Basis, Paged, PageLayout
 
 I64 = NDArray[np.int64]
-# Frames for which queries are turned at once, in attention that reads pages in place.
-FRAMES = 128
+# Attention that reads pages in place turns queries for some frames at once: as many as make that
+# many numbers, but no fewer than these.
+NUMBERS, FRAMES = 1 << 20, 128
+# Up to that many they are turned one by one; of more, all by one product.
+FEW = 32
 
 
 class FramedStore(PlacedStore):
@@ -98,11 +101,15 @@ class FramedStore(PlacedStore):
             Of all pages.
         """
         group, q = self.per_frame, q.reshape(*q.shape[:2], -1, q.shape[-1]).float()
-        for a in range(0, self.used, FRAMES * group):
-            b = min(a + FRAMES * group, self.used)
+        step = group * max(FRAMES, NUMBERS // q.numel())
+        for a in range(0, self.used, step):
+            b = min(a + step, self.used)
             starts = self.frames(a, b)[:, ::group]
-            waves = _waves(self.tables.rope, starts, q.device)
-            turned, bias = self.tables.queries(q, torch.from_numpy(starts).to(q.device), waves)
+            if starts.shape[1] > FEW and self.tables.rope.frequencies:
+                waves = _waves(self.tables.rope, starts, q.shape[-1], q.device)
+                turned, bias = self.tables.queries_of_many(q, waves)
+            else:
+                turned, bias = self.tables.queries(q, torch.from_numpy(starts).to(q.device))
             frame = np.broadcast_to(np.arange(b - a, dtype=np.int32) // group, (len(q), b - a))
             # Where positions do not turn keys, all frames are one.
             frame = None if turned.shape[2] == 1 else frame
@@ -133,18 +140,17 @@ class FramedStore(PlacedStore):
 
 
 # Waves of the newest runs of frames: layers of a step turn queries alike.
-_newest: OrderedDict[Any, tuple[Tensor, Tensor]] = OrderedDict()
+_newest: OrderedDict[Any, Tensor] = OrderedDict()
 KEPT = 16
 
 
-def _waves(rope: Rope, starts: I64, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Waves that turn queries back by these starts of frames (B, F), float32."""
-    if not rope.frequencies:
-        return None
-    key = rope, device, starts.shape, starts.tobytes()
+def _waves(rope: Rope, starts: I64, size: int, device: torch.device) -> Tensor:
+    """Waves that turn queries of ``size`` numbers back by these starts of frames: (B, F, W)."""
+    key = rope, size, device, starts.shape, starts.tobytes()
     if key not in _newest:
         with torch.inference_mode(False):
-            _newest[key] = rope.waves(torch.from_numpy(-starts).to(device), torch.float32)
+            back = torch.from_numpy(-starts).to(device)
+            _newest[key] = rope.rows(back, size, torch.float32)
     _newest.move_to_end(key)
     while len(_newest) > KEPT:
         _newest.popitem(last=False)

@@ -89,9 +89,7 @@ class LayerTables:
         wide = keys.to(torch.float64) if keys.dtype is torch.float64 else keys.to(torch.float32)
         return self.rope.turned(wide, -positions)
 
-    def queries(
-        self, q: Tensor, frames: Tensor, waves: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def queries(self, q: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Queries as frames see them, in the coded basis, and what the mean adds to each score.
 
         Rule: query.attend.frame
@@ -102,20 +100,27 @@ class LayerTables:
             As the model makes them, after rotation.
         frames : (B, F)
             Positions where frames begin.
-        waves : optional
-            Those of ``-frames``, where they are known.
 
         Returns
         -------
         (B, H, F, M, D) and (B, H, F, M)
         """
-        if waves is None:
-            turned = self.rope.turned(q[:, :, None], -frames[:, None, :, None])
-        else:
-            turned = self.rope.turned_by(q[:, :, None], tuple(x[:, None, :, None] for x in waves))
+        turned = self.rope.turned(q[:, :, None], -frames[:, None, :, None])
         # One product a head, of the rows of all frames.
         rows = turned.transpose(0, 1).flatten(1, 3) @ self.numbers(turned)[2]
         rows = rows.unflatten(1, (len(q), *turned.shape[2:4])).transpose(0, 1)
+        return rows[..., :-1], rows[..., -1]
+
+    def queries_of_many(self, q: Tensor, waves: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`queries`, by one product for all heads.
+
+        Parameters
+        ----------
+        waves : (B, F, W)
+            :meth:`Rope.rows` of ``-frames``. With more of them than ``D`` this is less work.
+        """
+        factors = self.rope.factors(q, self.numbers(q)[2])
+        rows = (waves @ factors.flatten(2)).unflatten(2, factors.shape[2:]).transpose(1, 2)
         return rows[..., :-1], rows[..., -1]
 
     def keys(self, y: Tensor, positions: Tensor) -> Tensor:

@@ -69,6 +69,46 @@ class Rope:
         rest = x[..., 2 * n :].expand(*both.shape[:-1], -1)
         return torch.cat([both, rest], -1)
 
+    def rows(self, positions: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+        """Left factors of vectors of ``size`` numbers that are turned to some positions.
+
+        ``R(positions) x @ matrix`` is ``rows(positions) @ factors(x, matrix)``: turning is linear
+        in the waves of a position, so what many positions make of a vector is one product.
+
+        Returns
+        -------
+        (..., W): cosines, sines, and 1 where there are numbers that do not turn.
+        """
+        cos, sin = self.waves(positions, dtype)
+        rest = cos.new_ones(*cos.shape[:-1], min(1, size - 2 * len(self.frequencies)))
+        return torch.cat([cos, sin, rest], -1)
+
+    def factors(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """Right factors to :meth:`rows`.
+
+        Parameters
+        ----------
+        x : (B, H, M, D)
+        matrix : (H, D, E)
+
+        Returns
+        -------
+        (B, W, H, M, E)
+        """
+        n = len(self.frequencies)
+        first, second = slice(0, 2 * n, 2), slice(1, 2 * n, 2)
+        if not self.interleaved:
+            first, second = slice(0, n), slice(n, 2 * n)
+        x, matrix = x.permute(0, 3, 1, 2)[..., None], matrix.transpose(0, 1)[:, :, None]
+        a, b, by_a, by_b = x[:, first], x[:, second], matrix[first], matrix[second]
+        rest = x[:, 2 * n :] * matrix[2 * n :]
+        out = rest.new_empty(len(x), 2 * n + min(1, rest.shape[1]), *rest.shape[2:])
+        torch.mul(a, by_a, out=out[:, :n]).addcmul_(b, by_b)
+        torch.mul(a, by_b, out=out[:, n : 2 * n]).addcmul_(b, by_a, value=-1)
+        if rest.shape[1]:
+            out[:, 2 * n] = rest.sum(1)
+        return out
+
     def pairs(self, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], F64]:
         """Indices of both numbers of every pair of ``size`` numbers, and its frequency.
 

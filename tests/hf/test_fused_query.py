@@ -29,8 +29,10 @@ def known():
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    """Runs of a few frames each merge as those of many do."""
+    """Runs of a few frames each merge as those of many do, and are turned as many are."""
     monkeypatch.setattr(framed, "FRAMES", 3)
+    monkeypatch.setattr(framed, "NUMBERS", 0)
+    monkeypatch.setattr(framed, "FEW", 2)
 
 
 def layer(known, frame=16, v="trellis:b=2", k="query:b=3", **options):

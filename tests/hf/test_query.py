@@ -271,3 +271,17 @@ def test_moments_turn_as_vectors_do(interleaved: bool) -> None:
     waves = [np.exp(1j * w * fine).mean() for w in (1.0, 0.3, 2.0)]
     assert np.allclose(Spread(1, 50.0, 1.0).wave(np.array([1.0, 0.3, 2.0])), waves, atol=2e-3)
     assert np.isclose(np.trace(far), np.trace(x.T @ x / len(x)))
+
+
+@pytest.mark.parametrize("size", [6, 7, 10])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_many_positions_turn_by_one_product(interleaved: bool, size: int) -> None:
+    """Rule: query.attend.frame"""
+    rope, made = Rope((1.0, 0.3, 0.01), interleaved), torch.Generator().manual_seed(size)
+    x = torch.randn(2, 3, 4, size, dtype=torch.float64, generator=made)
+    matrix = torch.randn(3, size, 5, dtype=torch.float64, generator=made)
+    at = torch.tensor([[0, 3, -50], [7000, 1, 2]])
+    factors = rope.factors(x, matrix)
+    mine = torch.einsum("bfw,bwhme->bhfme", rope.rows(at, size, torch.float64), factors)
+    turned = rope.turned(x[:, :, None], at[:, None, :, None])
+    torch.testing.assert_close(mine, turned @ matrix[:, None])
