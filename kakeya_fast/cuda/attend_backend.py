@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kakeya_fast.cuda import attend_plan
 from kakeya_fast.cuda.attend import Attention
 from kakeya_fast.cuda.launch import Launcher
+from kakeya_fast.cuda.tables import Tables
 from kakeya_ref.contract import check_attention
-from kakeya_ref.errors import ShapeError, Unsupported
+from kakeya_ref.errors import ShapeError
 from kakeya_ref.types import PageLayout
 
 BRIEF = 512
@@ -34,7 +36,7 @@ class Attends:
     merges = True
 
     def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
+        self._launcher, self._tables = launcher, Tables(launcher.device)
         self._made: dict[tuple[Any, ...], Attention] = {}
         # The same without a hash of layouts, which takes longer than what the caller does else.
         self._brief: dict[tuple[Any, ...], tuple[tuple[PageLayout, PageLayout], Attention]] = {}
@@ -45,6 +47,8 @@ class Attends:
         shape: tuple[int, int, int],
         pages: int,
         dtype: torch.dtype,
+        *,
+        frames: int = 0,
         **flags: bool,
     ) -> Attention:
         """What carries out :meth:`attend_tensor` of one kind, compiled and with work space.
@@ -58,6 +62,8 @@ class Attends:
             Most pages of a row, rounded up to a power of two.
         dtype : torch.dtype
             Of the queries.
+        frames : int
+            Most frames of a row, likewise; 0 where all pages are read with the same queries.
         **flags
             ``softcap``, ``window``, ``bias``: whether calls have them.
 
@@ -66,12 +72,12 @@ class Attends:
         Unsupported
         """
         # In powers of two: a context that grows needs few of them.
-        pages = 1 << max(0, pages - 1).bit_length()
-        brief = (id(layouts), shape, pages, dtype, *(k for k, on in flags.items() if on))
+        pages, frames = (x and 1 << (x - 1).bit_length() for x in (max(1, pages), frames))
+        brief = (id(layouts), shape, pages, frames, dtype, *(k for k, on in flags.items() if on))
         known = self._brief.get(brief)
         if known and known[0] is layouts:
             return known[1]
-        key = (layouts, *shape, pages, dtype, *sorted(k for k, on in flags.items() if on))
+        key = (layouts, *shape, pages, frames, dtype, *sorted(k for k, on in flags.items() if on))
         if key not in self._made:
             batch, heads, rows = shape
             self._made[key] = Attention(
@@ -82,6 +88,7 @@ class Attends:
                 rows=rows,
                 pages=pages,
                 dtype=dtype,
+                frames=frames,
                 **flags,
             )
         if len(self._brief) >= BRIEF:
@@ -107,44 +114,28 @@ class Attends:
 
         Does not wait for the device.
 
+        Parameters
+        ----------
+        known : two sequences of H kakeya_ref.skeletons.Skeleton, or None
+            Tables of the KV heads, for keys of ``query``; looked at and brought to the device once,
+            if nobody can write to their arrays.
+
         Raises
         ------
-        ShapeError, Unsupported
+        Malformed, ShapeError, Unsupported, UsageError
         """
-        if any(options.pop("known", ())):
-            raise Unsupported("attend.operand.fits", "no attention kernel reads tables")
-        if paged.frame is not None:
-            return self._by_frames(q, k_pages, v_pages, layouts, paged, scaling, **options)
+        known = options.pop("known", (None, None))
+        if layouts[0].codec.id == attend_plan.CALIBRATED:
+            options["bands"] = self._tables.bands(layouts[0], known[0], q.shape[1])
         flags = {k: options.get(k) is not None for k in ("softcap", "window", "bias")}
-        shape = q.shape[0], q.shape[1], q.shape[-2]
-        made = self.prepare_attend(layouts, shape, paged.slots.shape[2], q.dtype, **flags)
+        frames = 0 if paged.frame is None else q.shape[2]
+        if not frames:  # kernels take strided ones of frames alone
+            q = q.contiguous()
+            if flags["bias"]:
+                options["bias"] = options["bias"].contiguous()
+        shape, pages = (q.shape[0], q.shape[1], q.shape[-2]), paged.slots.shape[2]
+        made = self.prepare_attend(layouts, shape, pages, q.dtype, frames=frames, **flags)
         return made(q, k_pages, v_pages, paged, scaling, **options)
-
-    def _by_frames(
-        self,
-        q: Tensor,
-        k_pages: Tensor,
-        v_pages: Tensor,
-        layouts: tuple[PageLayout, PageLayout],
-        paged: Any,
-        scaling: float,
-        *,
-        bias: Tensor | None = None,
-        other: tuple[Tensor, Tensor] | None = None,
-        **options: Any,
-    ) -> tuple[Tensor, Tensor]:
-        """A launch for each frame, over its pages alone, that merges what came before."""
-        for frame in range(q.shape[2]):
-            slots = torch.where(paged.frame[:, None] == frame, paged.slots, -1)
-            last = frame == q.shape[2] - 1
-            other = self.attend_tensor(
-                q[:, :, frame].contiguous(),
-                *(k_pages, v_pages, layouts, replace(paged, slots=slots, frame=None), scaling),
-                bias=None if bias is None else bias[:, :, frame].contiguous(),
-                other=other,
-                **{k: x for k, x in options.items() if last or k not in ("out", "lse")},
-            )
-        return other
 
 
 def attend_arrays(
@@ -163,6 +154,9 @@ def attend_arrays(
     check_attention(q, options.get("bias"), k_pages, v_pages, layouts, paged)
     if paged.slots.size and int(paged.slots.max()) >= len(k_pages):
         raise ShapeError("attend.operand.fits", f"slots end before {len(k_pages)}")
+    frame = paged.frame
+    if frame is not None and frame.size and not (0 <= frame.min() <= frame.max() < q.shape[2]):
+        raise ShapeError("attend.operand.fits", f"frames end before {q.shape[2]}")
 
     def there(x: Any, dtype: Any) -> Tensor | None:
         return None if x is None else torch.from_numpy(np.array(x, dtype)).to(device)

@@ -5,26 +5,24 @@ Shared by the device build and the host build; kernels/attend_plan.cuh has the s
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kakeya_ref.tables import lloyd_max, trellis_values
+from kakeya_ref.layout import band_bits
 from kakeya_ref.types import PageLayout
 
 HEAD_DIMS = (64, 128, 256)
-BITS = {"scalar": (2, 3, 4), "trellis": (2,)}
-WALKED = 2
+BITS = {"scalar": (2, 3, 4), "trellis": (2, 3, 4)}
+CALIBRATED = "query"  # of keys alone
+LOOKED_UP, WALKED, BANDS = 1, 2, 3
+BAND_NUMBERS = 368
 # Sums of a lane: 64 registers at most, so that unpacking has room beside them.
 SUMS = 256
-ENTRY = "kakeya_attend"
+ENTRY, TURN = "kakeya_attend", "kakeya_turn_queries"
 MOST_SPLITS = 127
 FIELDS = (
-    *("D", "DV", "P", "T", "KIND", "KB", "VB", "KC", "VC", "NT", "WARPS", "STAGES"),
-    *("SOFTCAP", "WINDOW", "BIAS"),
+    *("D", "DV", "P", "T", "KIND", "KB", "VB", "KC", "VC", "KR", "NT", "WARPS", "STAGES"),
+    *("SOFTCAP", "WINDOW", "BIAS", "FRAMED"),
 )
 
 
@@ -40,12 +38,14 @@ class Numbers(NamedTuple):
     vb: int
     kc: int
     vc: int
+    kr: int
     nt: int
     warps: int
     stages: int
     softcap: int = 0
     window: int = 0
     bias: int = 0
+    framed: int = 0
 
     @property
     def rows(self) -> int:
@@ -55,15 +55,22 @@ class Numbers(NamedTuple):
     @property
     def stage(self) -> int:
         """Bytes of one tile in shared memory."""
-        return 16 + 2 * self.t + self.t * (self.d * self.kb + self.dv * self.vb) // 8
+        codes = self.t * (self.kr + self.dv * self.vb // 8)
+        return 16 + 2 * self.t + codes + (self.queries if self.framed else 0)
+
+    @property
+    def queries(self) -> int:
+        """Bytes of the queries of a block: fragments, factors and biases."""
+        return self.rows * (2 * self.d + 8)
 
     @property
     def shared(self) -> int:
         """Bytes of shared memory of a block."""
         tiles = max(self.warps * self.stages * self.stage, self.warps * self.dv * self.rows * 4)
-        rest = self.rows * (2 * self.d + 12 + 8 * (self.warps + 1)) + 16
-        named = max(_named(self.kb, self.kc), _named(self.vb, self.vc))
-        return tiles + rest + 256 * named
+        rest = self.queries + self.rows * (4 + 8 * (self.warps + 1)) + 16
+        codes = (self.kb, self.kc), (self.vb, self.vc)
+        rest += self.d // 2 if self.kc == BANDS else 0
+        return tiles + rest + 256 * max(_named(*c) for c in codes) + sum(_listed(*c) for c in codes)
 
     @property
     def partial(self) -> int:
@@ -82,14 +89,17 @@ def refusal(layouts: tuple[PageLayout, PageLayout]) -> str:
 
     Rule: attend.operand.fits
     """
-    for layout in layouts:
-        bits = BITS.get(layout.codec.id, ())
-        if not bits or layout.codec.integer("b") not in bits:
-            return f"no attention kernel for {layout.codec}, only for bits {BITS}"
-        if layout.head_dim not in HEAD_DIMS:
-            return f"no attention kernel for head dim {layout.head_dim}, only for {HEAD_DIMS}"
     if layouts[0].tokens != layouts[1].tokens:
         return "pages of K and V differ in tokens"
+    return next(filter(None, (refusal_of(x, bool(n)) for n, x in enumerate(layouts))), "")
+
+
+def refusal_of(layout: PageLayout, values: bool = False) -> str:
+    """The same of one stream."""
+    if not bits_of(layout) and (values or layout.codec.id != CALIBRATED):
+        return f"no attention kernel for {layout.codec}: bits {BITS}, and keys of {CALIBRATED}"
+    if layout.head_dim not in HEAD_DIMS:
+        return f"no attention kernel for head dim {layout.head_dim}, only for {HEAD_DIMS}"
     return ""
 
 
@@ -107,17 +117,24 @@ class Tuning(NamedTuple):
     values: int = 0
 
 
-def tuning(layouts: tuple[PageLayout, PageLayout], rows: int, shared: int = 227 << 10) -> Tuning:
+def tuning(
+    layouts: tuple[PageLayout, PageLayout],
+    rows: int,
+    shared: int = 227 << 10,
+    *,
+    framed: bool = False,
+) -> Tuning:
     """What was fastest on an H200, within ``shared`` bytes of a block.
 
     Measured for head dim 128; benchmarks/GPU_ATTENTION.md.
     """
     d = max(layout.head_dim for layout in layouts)
     # Registers: 128 of a lane suffice for one product of 8 rows and 128 numbers.
-    wide = d * _eights(layouts, rows) > 128
+    eights = _eights(layouts, rows)
+    wide = d * eights > 128 or (framed and eights > 1)
     # Values of 3 bits come out of registers: shared memory is busy with the keys.
-    tuned = Tuning(8 if wide else 16, 2, 1, 1, int(layouts[1].codec.integer("b") != 3))
-    while tuned.warps > 1 and numbers(layouts, 0, rows, tuned).shared > shared:
+    tuned = Tuning(8 if wide else 16, 2, 1, 1, int(bits_of(layouts[1]) != 3))
+    while tuned.warps > 1 and numbers(layouts, 0, rows, tuned, framed=framed).shared > shared:
         tuned = tuned._replace(warps=tuned.warps // 2)
     return tuned
 
@@ -146,6 +163,7 @@ def numbers(
     softcap: bool = False,
     window: bool = False,
     bias: bool = False,
+    framed: bool = False,
 ) -> Numbers:
     """Numbers of a call with ``rows`` query rows for each KV head."""
     k, v = layouts
@@ -156,84 +174,45 @@ def numbers(
         k.tokens,
         16 if k.tokens % 32 else 32,
         kind,
-        k.codec.integer("b"),
-        v.codec.integer("b"),
+        bits_of(k),
+        bits_of(v),
         _way(k, tuned.keys),
         _way(v, tuned.values),
+        bits_of(k) * k.head_dim // 8 or band_bits(k.codec, k.head_dim),
         nt,
         tuned.warps,
         tuned.stages,
         int(softcap),
         int(window),
         int(bias),
+        int(framed),
     )
 
 
+def bits_of(layout: PageLayout) -> int:
+    """Bits of a code; 0 if they differ, or there is no kernel."""
+    offered = BITS.get(layout.codec.id, ())
+    return layout.codec.integer("b") if offered and layout.codec.integer("b") in offered else 0
+
+
 def _way(layout: PageLayout, looked_up: int) -> int:
+    if layout.codec.id == CALIBRATED:
+        return BANDS
     if layout.codec.id == "trellis":
         return WALKED
-    return int(looked_up or layout.codec.integer("b") == 4)
+    return LOOKED_UP if looked_up or bits_of(layout) == 4 else 0
 
 
 def _named(bits: int, way: int) -> int:
-    return 0 if not way else 120 if bits == 3 else 256
+    return 0 if not way or _listed(bits, way) else 120 if bits == 3 else 256
+
+
+def _listed(bits: int, way: int) -> int:
+    if way == BANDS:
+        return 2 * BAND_NUMBERS
+    return 16 << bits if way == WALKED and bits > 2 else 0
 
 
 def _eights(layouts: tuple[PageLayout, PageLayout], rows: int) -> int:
     most = SUMS // max(layout.head_dim for layout in layouts)
     return min(most, 1 << (-(-rows // 8) - 1).bit_length())
-
-
-@lru_cache(maxsize=64)
-def tables(*layouts: PageLayout) -> NDArray[np.uint32]:
-    """Values of the codes of both streams, as kernels/attend_plan.cuh names them.
-
-    Values are kept times a constant, and gains over it, that makes the values round well.
-
-    Rule: scalar.decode.product, trellis.decode.product, scale.byte.grid
-    """
-    words = np.zeros(42, np.uint32)
-    for stream, layout in enumerate(layouts):
-        codec = layout.codec
-        if codec.id == "trellis":  # these numbers are exact
-            lower = trellis_values(codec.integer("b"))[:16].astype(np.float64)
-            patterns, scale = _patterns(lower, bool(stream)), 1.0
-        else:
-            patterns, scale = values(codec.integer("b"), bf16=bool(stream))
-        padded = np.resize(patterns, 16)
-        words[16 * stream : 16 * stream + 16] = padded
-        halves = np.concatenate([padded[:8] & 255, padded[:8] >> 8]).astype(np.uint8)
-        words[32 + 4 * stream : 36 + 4 * stream] = halves.view("<u4")
-        words[40 + stream] = np.float32(-16 - np.log2(scale)).view(np.uint32)
-    words.setflags(write=False)
-    return words
-
-
-@lru_cache(maxsize=16)
-def values(bits: int, *, bf16: bool) -> tuple[NDArray[np.uint32], float]:
-    """Centroids as 16-bit patterns, and the constant that they are kept times.
-
-    The constant is the one between 1 and 2 under which the patterns err least, in the mean over
-    the codes of normal numbers.
-    """
-    exact, thresholds = (x.astype(np.float64) for x in lloyd_max(bits))
-    edges = np.concatenate([[-np.inf], thresholds, [np.inf]])
-    share = np.exp(-(exact**2) / 2) * np.diff(np.clip(edges, -4, 4))
-    best = (np.inf, 1.0)
-    for scale in 1 + np.arange(1024) / 1024:
-        rounded = _widen(_patterns(exact * scale, bf16), bf16) / scale
-        best = min(best, (float((share * (rounded - exact) ** 2).sum()), float(scale)))
-    return _patterns(exact * best[1], bf16), best[1]
-
-
-def _patterns(x: NDArray[np.float64], bf16: bool) -> NDArray[np.uint32]:
-    if not bf16:
-        return x.astype(np.float16).view(np.uint16).astype(np.uint32)
-    wide = x.astype(np.float32).view(np.uint32)
-    return (wide + 0x7FFF + (wide >> 16 & 1)) >> 16
-
-
-def _widen(patterns: NDArray[np.uint32], bf16: bool) -> NDArray[np.float64]:
-    if not bf16:
-        return patterns.astype(np.uint16).view(np.float16).astype(np.float64)
-    return (patterns << 16).astype(np.uint32).view(np.float32).astype(np.float64)

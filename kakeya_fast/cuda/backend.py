@@ -73,7 +73,7 @@ class Backend(Attends):
             reason = "pages need a little-endian host"
         if reason:
             return Support(False, frozenset(), reason)
-        attends = not attend_plan.refusal((layout, layout))
+        attends = not attend_plan.refusal_of(layout)
         return Support(True, FEATURES | {"attend"} if attends else FEATURES)
 
     def before_proof(self, codec_id: str) -> None:

@@ -13,8 +13,9 @@ import threading
 import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from kakeya_fast.cuda import params
+from kakeya_fast.cuda import attend_plan, params
 from kakeya_fast.env import cache_dir
 from kakeya_ref.errors import Unsupported
 from kakeya_ref.types import PageLayout
@@ -30,7 +31,7 @@ FLAGS = (
 
 _CODECS = {"raw": 0, "fp8": 1, "int": 2, "scalar": 3, "d4": 4, "e8": 5, "trellis": 6, "query": 7}
 _FIELDS = ("D", "P", "KIND", "VECTORS", "B", "G", "CHANNEL", "Q", "STORED")
-ATTEND_ARGUMENTS = 30  # pointers too are words of 8 bytes
+ATTEND_ARGUMENTS = 42  # pointers too are words of 8 bytes
 _lock = threading.Lock()
 
 
@@ -72,23 +73,34 @@ def run(
     call(*head, blocks * threads // params.WARP, *args)
 
 
-def start(numbers: tuple[int, ...], grid: tuple[int, int, int], args: tuple[int, ...]) -> None:
-    """Run the attention kernel on the calling thread.
+def start(
+    entry: str, numbers: tuple[int, ...], grid: tuple[int, int, int], args: tuple[int, ...]
+) -> None:
+    """Run a kernel of attention on the calling thread.
 
     Parameters
     ----------
+    entry : str
+        Name of the kernel.
     numbers : tuple of int
         A :class:`kakeya_fast.cuda.attend_plan.Numbers`.
     args : tuple of int
         Arguments of the device's entry, pointers and bits of floats as integers.
     """
     plan = (ctypes.c_int * len(numbers))(*numbers)
-    library().kakeya_host_attend(plan, *grid, *args)
+    _attends(library())[entry](plan, *grid, *args)
 
 
 def shared(numbers: tuple[int, ...]) -> int:
     """Bytes of shared memory that the kernel source reckons with."""
     return int(library().kakeya_host_attend_shared((ctypes.c_int * len(numbers))(*numbers)))
+
+
+def _attends(lib: ctypes.CDLL) -> dict[str, Any]:
+    return {
+        attend_plan.ENTRY: lib.kakeya_host_attend,
+        attend_plan.TURN: lib.kakeya_host_turn_queries,
+    }
 
 
 @cache
@@ -104,8 +116,9 @@ def _load(path: Path) -> ctypes.CDLL:
     ]  # fmt: skip
     lib.kakeya_host_encode.restype = lib.kakeya_host_decode.restype = None
     lib.kakeya_host_flushes.argtypes = [ctypes.c_float]
-    lib.kakeya_host_attend.argtypes = [pointer, *[word] * (3 + ATTEND_ARGUMENTS)]
-    lib.kakeya_host_attend.restype = None
+    for kernel in _attends(lib).values():
+        kernel.argtypes = [pointer, *[word] * (3 + ATTEND_ARGUMENTS)]
+        kernel.restype = None
     lib.kakeya_host_attend_shared.argtypes = [pointer]
     lib.kakeya_host_attend_shared.restype = word
     return lib

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kakeya_fast.cuda import books, params
+from kakeya_fast.cuda import attend_values, books, params
 from kakeya_fast.cuda.launch import refuse_while_capturing
+from kakeya_ref.errors import ShapeError
 from kakeya_ref.registry import table_kind
 from kakeya_ref.types import PageLayout
 
@@ -75,6 +76,27 @@ class Tables:
         if which is None:
             return Beside(words)
         return Beside(words, self._borrow(("which",), (known.of_page,), lambda: which, "tables"))
+
+    def bands(self, layout: PageLayout, known: Any, heads: int) -> Tensor:
+        """Words of the bands of the keys of each head: (H, D / 8) int32.
+
+        Rule: codec.table.given, codec.table.shape, attend.operand.fits
+
+        Raises
+        ------
+        UsageError, Malformed, ShapeError
+        """
+        if known is None:
+            books.checked(None, layout, 1)
+        if len(known) != heads:
+            raise ShapeError("attend.operand.fits", f"{len(known)} tables for {heads} KV heads")
+        tables = [books.checked(each, layout, 1) for each in known]
+        return self._borrow(
+            (layout, "bands"),
+            tuple(table.bodies for table in tables),
+            lambda: attend_values.bands(tables, layout).view(np.int32),
+            f"tables of {layout}",
+        )
 
     def _borrow(
         self, key: tuple[Any, ...], arrays: tuple[NDArray[Any], ...], make: Any, what: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from kakeya_ref.errors import ShapeError
 from kakeya_ref.types import Basis, Paged, PageLayout
 
 I64 = NDArray[np.int64]
+COLUMNS = ("slots", "first", "length", "since")
 # Attention that reads pages in place turns queries for some frames at once: as many as make that
 # many numbers, but no fewer than these.
 NUMBERS, FRAMES = 1 << 20, 128
@@ -110,12 +112,14 @@ class FramedStore(PlacedStore):
                 turned, bias = self.tables.queries_of_many(q, waves)
             else:
                 turned, bias = self.tables.queries(q, torch.from_numpy(starts).to(q.device))
-            frame = np.broadcast_to(np.arange(b - a, dtype=np.int32) // group, (len(q), b - a))
+            there = paged.slots.device if isinstance(paged.slots, Tensor) else None
             # Where positions do not turn keys, all frames are one.
-            frame = None if turned.shape[2] == 1 else frame
-            columns = {
-                n: getattr(paged, n)[..., a:b] for n in ("slots", "first", "length", "since")
-            }
+            frame = None if turned.shape[2] == 1 else _numbers(len(q), b - a, group, there)
+            columns = {n: getattr(paged, n) for n in COLUMNS}
+            if (a, b) != (0, paged.slots.shape[-1]):
+                columns = {n: x[..., a:b] for n, x in columns.items()}
+            if there is not None:
+                columns = {n: x.contiguous() for n, x in columns.items()}
             known = self.tables.of_heads, None
             yield turned, replace(paged, frame=frame, **columns), {"bias": bias, "known": known}
 
@@ -137,6 +141,14 @@ class FramedStore(PlacedStore):
         known = np.pad(self.first, ((0, 0), (0, max(0, slots - have))))
         at = np.arange(known.shape[1]) - self.count[:, None]
         return np.where(at < 0, known, first[:, None] + size * at)
+
+
+@lru_cache(maxsize=16)
+def _numbers(rows: int, pages: int, group: int, device: torch.device | None) -> Any:
+    """Frames of the pages of a run: (B, N) int32, an array, or a tensor of a device."""
+    frame = np.tile(np.arange(pages, dtype=np.int32) // group, (rows, 1))
+    with torch.inference_mode(False):
+        return frame if device is None else torch.from_numpy(frame).to(device)
 
 
 # Waves of the newest runs of frames: layers of a step turn queries alike.

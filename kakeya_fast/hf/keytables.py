@@ -76,13 +76,21 @@ class LayerTables:
             both = torch.cat([basis, mean[:, None]], 1).transpose(1, 2)
             return basis, mean, both.contiguous()
 
+    @cached_property
+    def _there(self) -> dict[Any, tuple[Tensor, Tensor, Tensor]]:
+        return {}
+
     def numbers(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Numbers of the tables, on the device and in the type of a tensor.
 
         Basis (H, D, D), mean (H, D), and both as factors of queries (H, D, D + 1).
         """
-        basis, mean, both = (x.to(like.device, like.dtype) for x in self._numbers)
-        return basis, mean, both
+        key = like.device, like.dtype
+        if key not in self._there:
+            with torch.inference_mode(False):
+                basis, mean, both = (x.to(*key) for x in self._numbers)
+            self._there[key] = basis, mean, both
+        return self._there[key]
 
     def framed(self, keys: Tensor, positions: Tensor) -> Tensor:
         """Keys (..., P, D) in frame coordinates; ``positions`` are those of the frames."""

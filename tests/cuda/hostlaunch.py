@@ -29,5 +29,7 @@ class HostLauncher:
     def start(self, unit: Unit, entry: str, grid: tuple, threads: int, shared: int, args: Args):
         given = dict(d.removeprefix("-DKAKEYA_").split("=") for d in unit.defines)
         numbers = tuple(int(given[name]) for name in attend_plan.FIELDS)
-        assert (threads, shared) == (32 * int(given["WARPS"]), hostbuild.shared(numbers))
-        hostbuild.start(numbers, grid, args)
+        wanted = hostbuild.shared(numbers) if entry == attend_plan.ENTRY else 0
+        assert entry in unit.entries
+        assert (threads, shared) == (32 * int(given["WARPS"]), wanted)
+        hostbuild.start(entry, numbers, grid, args)

@@ -14,11 +14,12 @@ import torch
 from hostlaunch import HostLauncher
 
 from kakeya_conformance.attending import ideal, judge
-from kakeya_fast.cuda import attend_plan
+from kakeya_conformance.tables import given
+from kakeya_fast.cuda import attend_plan, attend_values
 from kakeya_fast.cuda.attend import Attention
 from kakeya_ref.attention import visible
 from kakeya_ref.backend import ReferenceBackend
-from kakeya_ref.errors import ShapeError, Unsupported
+from kakeya_ref.errors import ShapeError, Unsupported, UsageError
 from kakeya_ref.layout import page_layout
 from kakeya_ref.types import Paged
 
@@ -41,6 +42,7 @@ class Shape(NamedTuple):
     bias: bool = False
     dtype: str = "bfloat16"
     size: float = 1.0
+    frames: int = 0
     splits: int | None = None
     tuned: attend_plan.Tuning | None = None
 
@@ -73,6 +75,29 @@ SHAPES = {
     "walks-64": Shape("scalar:b=3", "trellis:b=2", 64, 64, 64, pages=5),
     "walks-of-keys": Shape("trellis:b=2", "scalar:b=2", 64, 64, 16),
     "walks-256": Shape("trellis:b=2", "trellis:b=2", 256, 256),
+    # 64 query rows and more: the mean error is judged as well.
+    "walks-of-three": Shape("trellis:b=3", "trellis:b=3", groups=16),
+    "walks-of-three-64": Shape("scalar:b=2", "trellis:b=3", 64, 64, 16, groups=16, pages=5),
+    "walks-of-three-256": Shape("trellis:b=3", "trellis:b=3", 256, 256, 64, groups=16, pages=3),
+    "walks-of-four": Shape("trellis:b=4", "trellis:b=4", groups=16),
+    "walks-of-four-64": Shape("trellis:b=4", "trellis:b=4", 64, 64, 16, groups=16, pages=5),
+    "walks-of-four-256": Shape("trellis:b=2", "trellis:b=4", 256, 256, groups=16, pages=3),
+    "frames": Shape(frames=3, groups=16, bias=True),
+    "frames-64": Shape(
+        "scalar:b=2", "trellis:b=3", 64, 64, 16, frames=9, groups=6, queries=3, window=70
+    ),
+    "calibrated": Shape("query:b=3", "trellis:b=3", frames=9, bias=True, groups=8, queries=2),
+    "calibrated-64": Shape("query:b=2", "trellis:b=2", 64, 64, frames=5, bias=True, groups=17),
+    "calibrated-odd-rows": Shape(
+        "query:b=2.2", "scalar:b=3", 64, 64, 16, frames=4, bias=True, groups=8, queries=3
+    ),
+    "calibrated-256": Shape(
+        "query:b=2.5", "trellis:b=4", 256, 256, frames=4, bias=True, groups=16, pages=4
+    ),
+    "calibrated-wide-codes": Shape(
+        "query:b=6.5", "scalar:b=4", 64, 64, frames=2, groups=16, softcap=5.0
+    ),
+    "calibrated-unframed": Shape("query:b=4", "scalar:b=2", bias=True, groups=16),
     "two-stages": Shape(tuned=attend_plan.Tuning(4, 2, 2), pages=40),
     "many-splits": Shape(tuned=attend_plan.Tuning(16, 2, 1, 1, 0), pages=40, splits=19),
 }
@@ -101,10 +126,16 @@ class Case:
         if s.pages > 4:
             table[-1, :, 1] = -1
         self.paged = Paged(table.astype(np.int32), first, length, since, origin, s.queries)
-        rows = s.groups * s.queries
-        q = rng.standard_normal((s.batch, s.heads, 1, rows, s.d)).astype(np.float32) * s.size
+        rows, frames = s.groups * s.queries, max(1, s.frames)
+        if s.frames:
+            frame = rng.integers(0, s.frames, (s.batch, s.pages), np.int32)
+            self.paged = replace(self.paged, frame=frame)
+        q = rng.standard_normal((s.batch, s.heads, frames, rows, s.d)).astype(np.float32) * s.size
         self.q = torch.from_numpy(q).to(getattr(torch, s.dtype))
-        bias = rng.standard_normal((s.batch, s.heads, 1, rows)).astype(np.float32)
+        self.known = ()
+        if s.k.startswith("query"):
+            self.known = tuple(given("plausible", h, 1, self.layouts[0]) for h in range(s.heads))
+        bias = rng.standard_normal((s.batch, s.heads, frames, rows)).astype(np.float32)
         self.bias = torch.from_numpy(bias) if s.bias else None
 
     def attention(self, **options) -> Attention:
@@ -120,7 +151,7 @@ class Case:
             softcap=s.softcap is not None,
             window=s.window is not None,
             bias=s.bias,
-            **({"splits": s.splits, "tuned": s.tuned} | options),
+            **({"splits": s.splits, "tuned": s.tuned, "frames": s.frames} | options),
         )
 
     def given(self, paged: Paged | None = None) -> tuple:
@@ -129,6 +160,7 @@ class Case:
         there = Paged(
             *(torch.from_numpy(x).to(to) for x in (p.slots, p.first, p.length, p.since, p.origin)),
             p.queries,
+            None if p.frame is None else torch.from_numpy(p.frame).to(to),
         )
         k, v = (torch.from_numpy(x).to(to) for x in self.bodies)
         return self.q.to(to), k, v, there, self.shape.d**-0.5
@@ -136,24 +168,36 @@ class Case:
     def options(self) -> dict:
         s = self.shape
         bias = None if self.bias is None else self.bias.to(self.launcher.device)
-        return {"softcap": s.softcap, "window": s.window, "bias": bias}
+        options = {"softcap": s.softcap, "window": s.window, "bias": bias}
+        if self.known:
+            words = attend_values.bands(self.known, self.layouts[0]).view(np.int32)
+            options["bands"] = torch.from_numpy(words).to(self.launcher.device)
+        return options
 
     def ideal(self, paged: Paged | None = None):
         s, p = self.shape, paged or self.paged
-        k, v = (
-            REF.decode(x, layout, basis="coefficients")
-            for x, layout in zip(self.bodies, self.layouts, strict=True)
+        k = np.stack(
+            [
+                REF.decode(self.bodies[0], self.layouts[0], basis="coefficients", tables=table)
+                for table in self.known or [None] * s.heads
+            ]
         )
+        v = REF.decode(self.bodies[1], self.layouts[1], basis="coefficients")
         index = p.origin[:, None] + np.arange(s.groups * s.queries) % s.queries
         seen = np.zeros((s.batch, s.heads, index.shape[1], s.pages, s.p), bool)
         for b, h, n in np.ndindex(s.batch, s.heads, s.pages):
             if p.slots[b, h, n] >= 0:
                 seen[b, h, :, n] = visible(p, b, n, index[b], s.p, s.window)
         tokens = s.pages * s.p
-        keys, values = (x[p.slots].reshape(s.batch, s.heads, tokens, -1) for x in (k, v))
-        bias = 0.0 if self.bias is None else self.bias[:, :, 0, :, None].double().numpy()
+        keys = k[np.arange(s.heads)[:, None], p.slots].reshape(s.batch, s.heads, tokens, -1)
+        values = v[p.slots].reshape(s.batch, s.heads, tokens, -1)
+        # Of the frame of each token.
+        frame = np.zeros_like(p.first) if p.frame is None else p.frame
+        at = np.arange(s.batch)[:, None], slice(None), np.repeat(frame, s.p, 1)
+        q = self.q.double().numpy()[at].transpose(0, 2, 3, 1, 4)
+        bias = 0.0 if self.bias is None else self.bias.double().numpy()[at].transpose(0, 2, 3, 1)
         return ideal(
-            self.q[:, :, 0].double().numpy(),
+            q,
             keys,
             values,
             seen.reshape(*seen.shape[:3], tokens),
@@ -299,14 +343,38 @@ def test_the_backend_keeps_one_object_for_each_kind_of_call(launcher) -> None:
     q, k, v, paged, scaling = case.given()
     out, lse = backend.attend_tensor(q, k, v, case.layouts, paged, scaling)
     judge(out.cpu().numpy(), lse.cpu().numpy(), case.ideal())
-    given = case.q.float().numpy(), *case.bodies, case.layouts, case.paged, scaling
-    again = backend.attend(*given, known=(None, None))
+    arrays = case.q.float().numpy(), *case.bodies, case.layouts, case.paged, scaling
+    again = backend.attend(*arrays, known=(None, None))
     np.testing.assert_allclose(again[0], out.cpu().numpy(), rtol=1e-4, atol=1e-4)
-    with pytest.raises(Unsupported, match=r"^\[attend.operand.fits\].*tables"):
-        backend.attend(*given, known=([1, 2], None))
     ahead = backend.prepare_attend(case.layouts, (1, 2, 4), 6, q.dtype)
     assert ahead is backend.prepare_attend(case.layouts, (1, 2, 4), 8, q.dtype)
     assert ahead is not backend.prepare_attend(case.layouts, (1, 2, 4), 9, q.dtype)
+
+
+def test_keys_beside_tables_want_tables(launcher) -> None:
+    """Rule: codec.table.given, attend.operand.fits"""
+    from kakeya_fast.cuda.backend import Backend
+
+    case = Case(SHAPES["calibrated"], launcher)
+    backend = Backend(launcher=launcher)
+    assert "attend" in backend.supports(case.layouts[0]).features
+    arrays = case.q.float().numpy(), *case.bodies, case.layouts, case.paged, 0.1
+    bias = case.bias.numpy()
+    out, _ = backend.attend(*arrays, bias=bias, known=(case.known, None))
+    assert np.isfinite(out).all()
+    with pytest.raises(UsageError, match=r"^\[codec.table.given\]"):
+        backend.attend(*arrays, bias=bias)
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] 1 tables for 2"):
+        backend.attend(*arrays, bias=bias, known=(case.known[:1], None))
+    beyond = replace(case.paged, frame=case.paged.frame + 9)
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] frames"):
+        backend.attend(*arrays[:4], beyond, 0.1, bias=bias, known=(case.known, None))
+    values = case.layouts[0], case.layouts[0]
+    with pytest.raises(Unsupported, match=r"^\[attend.operand.fits\] no attention kernel"):
+        backend.prepare_attend(values, (2, 2, 16), 9, torch.float32)
+    attention = case.attention(frames=3)
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] 9 frames, made for 3"):
+        attention(*case.given(), **case.options())
 
 
 @pytest.mark.usefixtures("compiler")
@@ -319,6 +387,7 @@ def test_the_suites_checks_of_attention_pass() -> None:
     from kakeya_fast.cuda.backend import Backend
 
     backend = Backend(launcher=HostLauncher())
-    report = run_checks(backend, profile="quick", codecs=["scalar"], only="attend")
+    report = run_checks(backend, profile="quick", codecs=["scalar", "query"], only="attend")
     assert report.failures == []
     assert report.checks["check_attend__is_near_the_ideal"].passed == 15
+    assert report.checks["check_attend__keys_beside_tables"].passed == 15

@@ -53,11 +53,13 @@ def test_targets_are_raced_and_rendered(host) -> None:
     assert gpu_attention.main(["--targets", "--out", str(host)]) == 0
     run = json.loads((host / "gpu-attention-1.json").read_text("utf-8"))
     assert (run["failed"], run["left"]) == ([], [])
-    assert len(run["rows"]) == 1 + len(gpu_attention.VARIANTS)
+    assert len(run["rows"]) == 2 + len(gpu_attention.VARIANTS)
+    assert run["rows"][-1]["codec"] == gpu_attention.CALIBRATED
+    assert run["rows"][-1]["errors"]["ratio"] < 2
     assert [row["tuned"] for row in run["rows"][:2]] == [None, list(gpu_attention.VARIANTS[0])]
     assert run["rows"][0]["over_sdpa"] == pytest.approx(2)
     page = gpu_attention_table.markdown(gpu_attention_table.runs(host))
-    assert page.count("`scalar:b=3`") == len(run["rows"]) + 1
+    assert page.count("`scalar:b=3`") == len(run["rows"])
 
 
 def test_what_there_is_no_time_for_is_said(host) -> None:
@@ -71,11 +73,11 @@ def test_what_there_is_no_time_for_is_said(host) -> None:
 def test_a_run_goes_on_where_the_last_one_was_cut_off(host, monkeypatch) -> None:
     words, real, done = ["--targets", "--out", str(host)], gpu_attention.measure, []
 
-    def measure(made, copy, tuned, decode):
+    def measure(made, codec, copy, tuned, decode):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(tuned)
-        return real(made, copy, tuned, decode)
+        return real(made, codec, copy, tuned, decode)
 
     monkeypatch.setattr(gpu_attention, "measure", measure)
     with pytest.raises(KeyboardInterrupt):
@@ -83,9 +85,10 @@ def test_a_run_goes_on_where_the_last_one_was_cut_off(host, monkeypatch) -> None
     path = host / "gpu-attention-1.json"
     assert len(json.loads(path.read_text("utf-8"))["rows"]) == 2
     done.clear()
-    monkeypatch.setattr(gpu_attention, "VARIANTS", gpu_attention.VARIANTS[:3])
+    monkeypatch.setattr(gpu_attention, "VARIANTS", gpu_attention.VARIANTS[:2])
     assert gpu_attention.main(words) == 0
-    assert [tuple(t) for t in done] == list(gpu_attention.VARIANTS[1:])
+    assert done[1] is None  # calibrated
+    assert tuple(done[0]) == gpu_attention.VARIANTS[1]
     assert len(json.loads(path.read_text("utf-8"))["rows"]) == 4
     assert gpu_attention.main(words) == 0
     assert len(done) == 2

@@ -213,7 +213,7 @@ def test_labels_are_those_of_the_spec() -> None:
 
     Rule: trellis.label.linear
     """
-    text = (params.SOURCES / "walk.cuh").read_text("utf-8")
+    text = (params.SOURCES / "labels.cuh").read_text("utf-8")
     packed = int(re.search(r"COLUMNS = 0x([0-9a-f]+)u", text)[1], 16)
     assert [packed >> 4 * j & 15 for j in range(8)] == [trellis_labels()[1 << j] for j in range(8)]
 

@@ -28,3 +28,13 @@ extern "C" __global__ void __launch_bounds__(KAKEYA_WARPS * 32, KAKEYA_RESIDENT)
   __syncthreads();
   attend_merge(p, k, warp);
 }
+
+#if KAKEYA_FRAMED
+/// Block x of the frames; before kakeya_attend, on the same stream.
+extern "C" __global__ void kakeya_turn_queries(KAKEYA_ATTEND_ARGUMENTS) {
+  constexpr Attend p;
+  const AttendArgs a = KAKEYA_ATTEND_GIVEN;
+  const Block k = attend_block(p, &a, nullptr, 0, blockIdx.y, blockIdx.z);
+  turn_queries(p, k, blockIdx.x, threadIdx.x / WARP);
+}
+#endif

@@ -1,80 +1,14 @@
 // The steps of a block of attention, each done by all of its warps before the next begins.
 #pragma once
 
+#include "attend_queries.cuh"
 #include "attend_tile.cuh"
 
 namespace kakeya {
 
-constexpr float LOG2E = 1.44269504f, LN2 = 0.693147181f;
+constexpr float LN2 = 0.693147181f;
 constexpr int AT_ONCE = 16;  // partials that a lane asks for before it waits
 constexpr int SHARE = 4;  // partials of a lane: with one over other tokens, 127 at most
-
-/// A number of a tensor of the queries' type, at a place counted in numbers.
-KAKEYA_FN Lane<float> read_number(int kind, const void* from, const Lane<i64>& at,
-                                  const Lane<bool>& on) {
-  if (kind == F32) {
-    Lane<u32> w;
-    read_words<1>(from, at * i64(4), on, &w);
-    return real(w);
-  }
-  return half_of(kind, read_small<u16>(from, at * i64(2), on), 0);
-}
-
-struct QueryRow {
-  Lane<float> x[K_OCTETS];
-};
-
-/// Query row `row` of the block, in the order of the keys' octets; zeros if there is none.
-KAKEYA_FN QueryRow read_query(Attend p, const Block& k, int row) {
-  const AttendArgs& a = *k.a;
-  const int m = k.first_m + row;
-  const bool there = row < rows_of(p) && m < a.rows;
-  const i64 begin = ((i64(k.row) * a.heads + k.head) * a.rows + m) * p.D;
-  const Lane<int> lane = lane_number(), nibble = lane % 8;
-  QueryRow q;
-  KAKEYA_UNROLL
-  for (int i = 0; i < p.D / 32; ++i) {
-    const Lane<int> octet = lane / 8 + 4 * i;
-    const Lane<int> field = field_of(code_of_stream(p, false), octet, nibble);
-    q.x[i] = read_number(p.kind, a.q, cast<i64>(field) + begin, there);
-  }
-  return q;
-}
-
-/// A query row into shared memory: scaled by a power of two, as fp16.
-KAKEYA_FN void stage_query(Attend p, const Block& k, int row, QueryRow q) {
-  const AttendArgs& a = *k.a;
-  const int m = k.first_m + row;
-  const bool there = m < a.rows;
-  const Lane<int> lane = lane_number(), nibble = lane % 8;
-  Lane<float> largest = 0.0f;
-  KAKEYA_UNROLL
-  for (int i = 0; i < p.D / 32; ++i) largest = greatest(largest, real(bits(q.x[i]) & MAGNITUDE));
-  KAKEYA_UNROLL
-  for (int o = 1; o < WARP; o *= 2) largest = greatest(largest, shuffle_xor(largest, o));
-  largest = clamp(largest, 0x1p-100f, 0x1p126f);
-  const Lane<u32> power = bits(largest) & INFINITE;
-  const Lane<float> inverse = real((254u << 23) - power);
-  KAKEYA_UNROLL
-  for (int i = 0; i < p.D / 32; ++i) {
-    const Lane<int> octet = lane / 8 + 4 * i, each = p.D / 32;
-    const Lane<int> tile = octet % each * 2 + nibble / 4;
-    const Lane<int> holder = octet / each + row % 8 * 4;
-    const Lane<int> word = ((tile * p.NT + row / 8) * WARP + holder) * 2 + nibble / 2 % 2;
-    put_shared_small(k.shared + shared_queries(p), cast<u32>(word * 4 + nibble % 2 * 2), true,
-                     to_f16(mul(q.x[i], inverse)));
-  }
-  const float scale = p.softcap ? a.scaling / a.softcap : a.scaling * LOG2E;
-  const Lane<i64> at = i64((i64(k.row) * a.heads + k.head) * a.rows + m);
-  const Lane<u32> factor = bits(mul(real(power), scale));
-  write_shared<1>(k.shared + shared_rows(p), u32(row * 4), lane == 0, &factor);
-  const Lane<u32> index = u32(k.origin + m % a.queries);
-  write_shared<1>(k.shared + shared_rows(p), u32((2 * rows_of(p) + row) * 4), lane == 0, &index);
-  if (p.bias) {
-    const Lane<u32> bias = bits(mul(lookup_global<float>(a.bias, at, there), scale));
-    write_shared<1>(k.shared + shared_rows(p), u32((rows_of(p) + row) * 4), lane == 0, &bias);
-  }
-}
 
 /// What the bytes of a stream name into shared memory, once for each bank or pair of banks.
 KAKEYA_FN void stage_named(Attend p, const Block& k, int warp, bool v,
@@ -95,30 +29,49 @@ KAKEYA_FN void stage_named(Attend p, const Block& k, int warp, bool v,
   }
 }
 
+/// The numbers of a stream that are looked up one by one into shared memory.
+KAKEYA_FN void stage_listed(Attend p, const Block& k, int warp, bool v) {
+  const int words = listed_bytes(code_of_stream(p, v)) / 4;
+  const int from = LISTED + (v ? listed_bytes(code_of_stream(p, false)) / 4 : 0);
+  KAKEYA_ROLLED
+  for (int i = warp * WARP; i < words; i += p.warps * WARP) {
+    const Lane<int> at = lane_number() + i;
+    const Lane<u32> w = lookup_global<u32>(k.a->tables, cast<i64>(at + from), at < words);
+    write_shared<1>(k.shared, cast<u32>(at * 4 + shared_listed(p, v)), at < words, &w);
+  }
+}
+
 /// Step 1: begin the first copies; put tables and queries into shared memory.
 KAKEYA_FN void attend_begin(Attend p, const Block& k, int warp, State& s) {
+  if (warp == 0) stage_indices(p, k);
   find_tiles(p, k, warp, s);
   // Everything that is read at the start is asked for before anything is waited for.
   const Lane<i64> at = cast<i64>(lane_number() % 16) + i64(NUMBERS);
   const Lane<u32> keys = lookup_global<u32>(k.a->tables, at, p.KC != PERMUTED);
   const Lane<u32> values = lookup_global<u32>(k.a->tables, at + i64(16), p.VC != PERMUTED);
-  const QueryRow q = read_query(p, k, warp);
+  QueryRow q;
+  if (!p.framed) q = read_query(p, k, 0, warp);
   look_up(p, k, 0, s);
   KAKEYA_ROLLED
   for (int i = 0; i < p.stages - 1; ++i) issue(p, k, stages_of(p, k, warp), i, s);
-  if (warp < rows_of(p)) stage_query(p, k, warp, q);
+  u8* queries = k.shared + shared_queries(p);
+  if (!p.framed && warp < rows_of(p)) stage_query(p, k, 0, warp, q, queries);
   KAKEYA_ROLLED
-  for (int row = warp + p.warps; row < rows_of(p); row += p.warps) {
-    stage_query(p, k, row, read_query(p, k, row));
+  for (int row = warp + p.warps; row < rows_of(p) && !p.framed; row += p.warps) {
+    stage_query(p, k, 0, row, read_query(p, k, 0, row), queries);
   }
+  if (warp == 0 && p.KC == CALIBRATED) stage_bands(p, k.head, k.a->bands, k.shared);
   if (p.KC != PERMUTED) stage_named(p, k, warp, false, keys);
   if (p.VC != PERMUTED) stage_named(p, k, warp, true, values);
+  if (one_by_one(code_of_stream(p, false))) stage_listed(p, k, warp, false);
+  if (one_by_one(code_of_stream(p, true))) stage_listed(p, k, warp, true);
 }
 
 /// Step 2: all tiles of the warp.
 KAKEYA_FN void attend_run(Attend p, const Block& k, int warp, State& s) {
   const AttendArgs& a = *k.a;
-  const Queries q = take_queries(p, k);
+  Queries q;
+  if (!p.framed) q = take_queries(p, k.shared + shared_queries(p));
   const Values keys = make_values(p, false, a.tables, k.shared);
   const Values values = make_values(p, true, a.tables, k.shared);
   KAKEYA_UNROLL
@@ -140,6 +93,7 @@ KAKEYA_FN void attend_run(Attend p, const Block& k, int warp, State& s) {
     issue(p, k, stages, next, s);
     const u8* stage = stages + i % p.stages * stage_bytes(p);
     if (shared_int(stage, 0) <= 0) continue;
+    if (p.framed) q = take_rows(p, stage + turned_at(p));
     Logits y[TILES_M];
     KAKEYA_UNROLL
     for (int m = 0; m < p.T / 16; ++m) multiply_keys(p, stage, 16 * m, keys, q, y[m]);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "attend_plan.cuh"
+#include "labels.cuh"
 
 namespace kakeya {
 
@@ -13,16 +14,18 @@ namespace kakeya {
 ///
 /// Rule: page.plane.strided
 KAKEYA_FN Lane<int> field_of(Code c, const Lane<int>& o, const Lane<int>& n) {
+  if (c.way == CALIBRATED) return (o % (c.d / 32) * 4 + o / (c.d / 32)) * 8 + n;
   if (c.b == 4) return o * 4 + n / 2 + n % 2 * (c.d / 2);
   if (names_four(c)) return o * 2 + n / 4 + n % 4 * (c.d / 4);
   return o / 2 * 4 + n / 2 + (o % 2 + n % 2 * 2) * (c.d / 4);
 }
 
 // Where the values of codes are: 8 numbers of 16 bits in registers, low and high bytes apart, or
-// in shared memory, where a byte of codes is half of the address of what it names.
+// in shared memory, where a byte of codes is half of the address of what it names, or all of them
+// in a list; and the bands of keys, see attend_bands.cuh.
 struct Values {
   Lane<u32> low[2], high[2];
-  const u8* named;
+  const u8 *named, *listed, *bands;
   Lane<u32> bank;
 };
 
@@ -31,6 +34,8 @@ KAKEYA_FN Values make_values(Attend p, bool v, const u32* table, const u8* share
   const Code c = code_of_stream(p, v);
   Values values;
   values.named = shared + shared_named(p);
+  values.listed = shared + shared_listed(p, v);
+  values.bands = shared + shared_bands(p);
   const Lane<u32> lane = cast<u32>(lane_number());
   values.bank = (names_four(c) ? lane % 16u * 8u : lane * 4u) + (v ? 128u : 0u);
   KAKEYA_UNROLL
@@ -44,17 +49,32 @@ KAKEYA_FN Values make_values(Attend p, bool v, const u32* table, const u8* share
 }
 
 // The codes of one lane in the row of a token: octets of nibbles, or words of which octets are
-// halves; and of a walk, the words in which the signs are.
+// halves; and of a walk, the words in which the signs are, or labels in octets of their own.
 template <int OCTETS>
 struct Codes {
   static constexpr int WORDS = OCTETS < 2 ? 1 : OCTETS / 2;
-  Lane<u32> octets[OCTETS], signs[WORDS];
+  Lane<u32> octets[OCTETS], signs[WORDS], labels[OCTETS];
 };
 
 /// The 8 numbers of an octet, two in a word.
 template <int OCTETS>
 KAKEYA_FN void expand(Code c, const Values& v, const Codes<OCTETS>& codes, int e, Lane<u32>* w) {
   const Lane<u32>& octet = codes.octets[e];
+  if (one_by_one(c)) {
+    KAKEYA_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      Lane<u32> two[2];
+      KAKEYA_UNROLL
+      for (int j = 0; j < 2; ++j) {
+        // Rule: trellis.table.values
+        const u32 at = u32(8 * i + 4 * j);
+        const Lane<u32> upper = (octet >> at & 14u) << 3u, label = codes.labels[e] >> at & 15u;
+        two[j] = shared_half(v.listed, (upper | label) * 2u);
+      }
+      w[i] = two[0] | two[1] << 16u;
+    }
+    return;
+  }
   if (names_four(c)) {
     KAKEYA_UNROLL
     for (int i = 0; i < 2; ++i) {
@@ -76,7 +96,7 @@ KAKEYA_FN void expand(Code c, const Values& v, const Codes<OCTETS>& codes, int e
       w[2 * i + 1] = permute(low, high, 0x7362u);
     }
   }
-  if (c.way == WALKED) {
+  if (c.way == WALKED) {  // of two bits
     // The upper bit of a code is the sign; it goes from where it lies to the top of its number.
     const Lane<u32>& word = codes.signs[e / 2];
     const Lane<u32> even = word << u32(e % 2 ? 4 : 6), odd = e % 2 ? word : word << 2;
@@ -117,27 +137,49 @@ KAKEYA_FN Labels labels_of(const Lane<u32>& now, const Lane<u32>& before,
   return l;
 }
 
+/// The labels of an octet of a word.
+KAKEYA_FN Lane<u32> octet_of_labels(const Labels& l, int odd) {
+  const Lane<u32> low = odd ? l.low >> 2 : l.low, high = odd ? l.high : l.high << 2;
+  return (low & 0x33333333u) | (high & 0xccccccccu);
+}
+
 /// The octets of a word of 2-bit codes of a walk: labels, inverted where the code's upper bit is
 /// set, so that they name a number up to its sign.
 ///
 /// Rule: trellis.table.values
 KAKEYA_FN Lane<u32> octet_of_walk(const Labels& l, const Lane<u32>& word, int odd) {
-  const Lane<u32> low = odd ? l.low >> 2 : l.low, high = odd ? l.high : l.high << 2;
   const Lane<u32> upper = (word >> u32(odd ? 3 : 1)) & 0x11111111u;
-  return ((low & 0x33333333u) | (high & 0xccccccccu)) ^ (upper * 15u);
+  return octet_of_labels(l, odd) ^ (upper * 15u);
+}
+
+/// Labels of a word of 4-bit codes, each where its code lies; the words are as for `labels_of`.
+///
+/// Rule: trellis.window.shift, trellis.label.linear
+KAKEYA_FN Lane<u32> labels_of_nibbles(const Lane<u32>& now, const Lane<u32>& before,
+                                      const Lane<u32>& earlier) {
+  Lane<u32> labels = now * (COLUMNS & 15u) ^ before * (COLUMNS >> 16 & 15u);
+  KAKEYA_UNROLL
+  for (int j = 1; j < 4; ++j) {
+    const u32 back = 0x7654u - u32(0x1111 * j);
+    labels = labels ^ permute(before, now, back) * (COLUMNS >> (4 * j) & 15u);
+    labels = labels ^ permute(earlier, before, back) * (COLUMNS >> (4 * j + 16) & 15u);
+  }
+  return labels;
 }
 
 /// The low bits of a word of a walk `back` words before word `number` of its row; before the first
-/// word comes the last one, a code of which precedes the one that lies 2 bits above it.
-KAKEYA_FN Lane<u32> word_before(int d, const u8* codes, const Lane<int>& row,
+/// word comes the last one, a code of which precedes the one that lies `c.b` bits above it, 2 of 3.
+KAKEYA_FN Lane<u32> word_before(Code c, const u8* codes, const Lane<int>& row,
                                 const Lane<int>& number, int back) {
-  const int words = d / 16;
+  const int width = base_bits(c.b), words = c.d * width / 32;
+  const u32 lows = width == 4 ? 0x11111111u : 0x55555555u;
   const Lane<int> at = (number + (words - back)) % words;
   Lane<u32> word;
   shared_words<1>(codes, cast<u32>(row + at * 4), &word);
   const Lane<bool> around = number < back;
-  return (word << select<u32>(around, 2u, 0u)) &
-         select<u32>(around, 0x54545454u, 0x55555555u);
+  // The lowest code of a byte of the first words has none before it.
+  return (word << select<u32>(around, u32(width), 0u)) &
+         select<u32>(around, lows & 0xfefefefeu, lows);
 }
 
 /// A run of 1, 2, 4 or 8 words, at most `MOST`, aligned to its length or to 16 bytes.
@@ -163,8 +205,18 @@ KAKEYA_FN void take_codes(Code c, int tokens, const u8* codes, const Lane<int>& 
                           Codes<OCTETS>& taken) {
   constexpr int WORDS = Codes<OCTETS>::WORDS;
   if (c.b == 4) {
-    const Lane<int> at = token * (c.d / 2) + part * (4 * count);
-    shared_run<OCTETS>(codes, cast<u32>(at), count, taken.octets);
+    const Lane<int> begin = token * (c.d / 2), number = part * count;
+    shared_run<OCTETS>(codes, cast<u32>(begin + number * 4), count, taken.octets);
+    if (c.way != WALKED) return;
+    Lane<u32> before = word_before(c, codes, begin, number, 1);
+    Lane<u32> earlier = word_before(c, codes, begin, number, 2);
+    KAKEYA_UNROLL
+    for (int i = 0; i < count; ++i) {
+      const Lane<u32> now = taken.octets[i] & 0x11111111u;
+      taken.labels[i] = labels_of_nibbles(now, before, earlier);
+      earlier = before;
+      before = now;
+    }
     return;
   }
   // With one octet, two lanes share a word.
@@ -179,21 +231,24 @@ KAKEYA_FN void take_codes(Code c, int tokens, const u8* codes, const Lane<int>& 
   }
   Lane<u32> before = 0u, earlier = 0u;
   if (c.way == WALKED) {
-    before = word_before(c.d, codes, row, number, 1);
-    earlier = word_before(c.d, codes, row, number, 2);
+    before = word_before(c, codes, row, number, 1);
+    earlier = word_before(c, codes, row, number, 2);
   }
   const Lane<u32> odd = cast<u32>(part % 2);
   KAKEYA_UNROLL
   for (int i = 0; i < words; ++i) {
-    Lane<u32> even_octet = two[i], odd_octet = two[i];
+    Lane<u32> even_octet = two[i], odd_octet = two[i], even_labels = 0u, odd_labels = 0u;
     if (c.way == WALKED) {
       const Lane<u32> now = two[i] & 0x55555555u;
       const Labels l = labels_of(now, before, earlier);
       earlier = before;
       before = now;
+      even_labels = octet_of_labels(l, 0);
+      odd_labels = octet_of_labels(l, 1);
       even_octet = octet_of_walk(l, two[i], 0);
       odd_octet = octet_of_walk(l, two[i], 1);
-    } else if (!names_four(c)) {
+    }
+    if (!names_four(c) && (c.way != WALKED || c.b == 3)) {
       if (c.b == 3) third[i] = third[i] >> cast<u32>(half);
       even_octet = octet_of_two(c.b, two[i], third[i], 0);
       odd_octet = octet_of_two(c.b, two[i], third[i], 1);
@@ -202,11 +257,14 @@ KAKEYA_FN void take_codes(Code c, int tokens, const u8* codes, const Lane<int>& 
     if (count > 1) {
       taken.octets[2 * i] = even_octet;
       taken.octets[2 * i + 1] = odd_octet;
+      taken.labels[2 * i] = even_labels;
+      taken.labels[2 * i + 1] = odd_labels;
     } else if (names_four(c)) {
       taken.octets[0] = two[0] >> (odd * 16u);
     } else {
       // expand() takes it for an even one.
       taken.octets[0] = select<u32>(odd == 1u, odd_octet, even_octet);
+      taken.labels[0] = select<u32>(odd == 1u, odd_labels, even_labels);
       taken.signs[0] = two[0] >> (odd * 2u);
     }
   }

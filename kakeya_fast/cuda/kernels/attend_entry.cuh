@@ -7,17 +7,22 @@
   const unsigned char *k_pool, long long k_stride, const unsigned char *v_pool,               \
       long long v_stride, const int *slots, long long slot_row, long long slot_head,          \
       const int *first, const int *length, const int *since, long long page_row,              \
-      const int *count, const long long *origin, const void *q, const float *bias,                  \
+      const int *count, const long long *origin, const void *q, long long q_row,              \
+      long long q_head, long long q_frame, long long q_m, const float *bias,                  \
+      long long bias_row, long long bias_head, long long bias_frame, long long bias_m,        \
+      const int *frame, long long frames, unsigned char *turned, const unsigned int *bands,   \
       const unsigned int *tables, long long scaling, long long softcap, long long window,     \
-      long long pages, long long heads, long long rows, long long queries, long long splits, float *work,      \
-      unsigned int *tickets, const float *other, const float *other_lse, float *out, float *lse
+      long long pages, long long heads, long long rows, long long queries, long long splits,  \
+      float *work, unsigned int *tickets, const float *other, const float *other_lse,         \
+      float *out, float *lse
 
 #define KAKEYA_ATTEND_GIVEN                                                                   \
   {                                                                                           \
     k_pool, v_pool, k_stride, v_stride, slots, slot_row, slot_head, first, length, since,     \
-        page_row, count, origin, q, bias, tables, pattern(scaling), pattern(softcap),         \
-        int(window), int(pages), int(heads), int(rows), int(queries), int(splits), work, tickets, other,  \
-        other_lse, out, lse                                                                   \
+        page_row, count, origin, q, {q_row, q_head, q_frame, q_m}, bias,                      \
+        {bias_row, bias_head, bias_frame, bias_m}, frame, int(frames), turned, bands, tables, \
+        pattern(scaling), pattern(softcap), int(window), int(pages), int(heads), int(rows),   \
+        int(queries), int(splits), work, tickets, other, other_lse, out, lse                  \
   }
 
 namespace kakeya {

@@ -4,6 +4,7 @@
 // number that is unpacked: logits are (tokens x queries), outputs (numbers x queries).
 #pragma once
 
+#include "attend_bands.cuh"
 #include "attend_walk.cuh"
 
 namespace kakeya {
@@ -19,20 +20,27 @@ KAKEYA_FN Lane<u32> row_of(int h) {
   return cast<u32>(lane_number()) % 4u * 2u + u32(h / 2 * 8 + h % 2);
 }
 
-KAKEYA_FN Queries take_queries(Attend p, const Block& k) {
+/// Factor and bias of the rows of staged queries.
+KAKEYA_FN Queries take_rows(Attend p, const u8* staged) {
   Queries q;
-  const Lane<u32> lane = cast<u32>(lane_number());
-  KAKEYA_UNROLL
-  for (int i = 0; i < p.D / 16 * p.NT; ++i) {
-    shared_words<2>(k.shared + shared_queries(p), (lane + u32(i * WARP)) * 8u, q.w[i]);
-  }
-  const u8* rows = k.shared + shared_rows(p);
+  const u8 *rows = staged + factors_at(p), *bias = rows + 4 * rows_of(p);
   KAKEYA_UNROLL
   for (int h = 0; h < 2 * p.NT; ++h) {
     q.factor[h] = real(read_shared(rows, row_of(h) * 4u, true));
-    const u8* bias = rows + 4 * rows_of(p);
     q.bias[h] = p.bias ? real(read_shared(bias, row_of(h) * 4u, true)) : Lane<float>(0.0f);
   }
+  return q;
+}
+
+/// Fragment `i` of staged queries.
+KAKEYA_FN void take_fragment(const u8* staged, int i, Lane<u32>* w) {
+  shared_words<2>(staged, cast<u32>(lane_number() + i * WARP) * 8u, w);
+}
+
+KAKEYA_FN Queries take_queries(Attend p, const u8* staged) {
+  Queries q = take_rows(p, staged);
+  KAKEYA_UNROLL
+  for (int i = 0; i < p.D / 16 * p.NT; ++i) take_fragment(staged, i, q.w[i]);
   return q;
 }
 
@@ -47,8 +55,14 @@ KAKEYA_FN void multiply_keys(Attend p, const u8* stage, int token, const Values&
   const Code c = code_of_stream(p, false);
   const Lane<int> part = lane % 4;
   Codes<K_OCTETS> upper, lower;
-  take_codes(c, p.T, codes, lane / 4 + token, part, part / 2, p.D / 32, upper);
-  take_codes(c, p.T, codes, lane / 4 + (token + 8), part, part / 2, p.D / 32, lower);
+  Band upper_band, lower_band;
+  if (c.way == CALIBRATED) {
+    upper_band = first_band(p, lane / 4 + token);
+    lower_band = first_band(p, lane / 4 + (token + 8));
+  } else {
+    take_codes(c, p.T, codes, lane / 4 + token, part, part / 2, p.D / 32, upper);
+    take_codes(c, p.T, codes, lane / 4 + (token + 8), part, part / 2, p.D / 32, lower);
+  }
   Logits odd;
   KAKEYA_UNROLL
   for (int n = 0; n < p.NT; ++n) {
@@ -58,15 +72,27 @@ KAKEYA_FN void multiply_keys(Attend p, const u8* stage, int token, const Values&
   KAKEYA_UNROLL
   for (int e = 0; e < p.D / 32; ++e) {
     Lane<u32> a[4], b[4];
-    expand(c, values, upper, e, a);
-    expand(c, values, lower, e, b);
+    if (c.way == CALIBRATED) {
+      expand_band(values, codes, e, upper_band, a);
+      expand_band(values, codes, e, lower_band, b);
+    } else {
+      expand(c, values, upper, e, a);
+      expand(c, values, lower, e, b);
+    }
     KAKEYA_UNROLL
     for (int n = 0; n < p.NT; ++n) {
+      const int even_tile = 2 * e * p.NT + n, odd_tile = even_tile + p.NT;
+      Lane<u32> w[2], x[2];
+      if (p.framed) {
+        take_fragment(stage + turned_at(p), even_tile, w);
+        take_fragment(stage + turned_at(p), odd_tile, x);
+      } else {
+        w[0] = q.w[even_tile][0], w[1] = q.w[even_tile][1];
+        x[0] = q.w[odd_tile][0], x[1] = q.w[odd_tile][1];
+      }
       // Two sums, so that one product need not wait for the other.
-      const Lane<u32>* w = q.w[2 * e * p.NT + n];
       multiply<F16>(y[n], a[0], b[0], a[1], b[1], w[0], w[1]);
-      w = q.w[(2 * e + 1) * p.NT + n];
-      multiply<F16>(odd[n], a[2], b[2], a[3], b[3], w[0], w[1]);
+      multiply<F16>(odd[n], a[2], b[2], a[3], b[3], x[0], x[1]);
     }
   }
   KAKEYA_UNROLL
@@ -80,7 +106,7 @@ KAKEYA_FN void multiply_keys(Attend p, const u8* stage, int token, const Values&
 KAKEYA_FN void hide(Attend p, const Block& k, const u8* stage, int first, Logits& y) {
   const int valid = shared_int(stage, 0), since = shared_int(stage, 4);
   const int start = shared_int(stage, 8);
-  const u8* indices = k.shared + shared_rows(p) + 8 * rows_of(p);
+  const u8* indices = k.shared + shared_indices(p);
   KAKEYA_UNROLL
   for (int h = 0; h < 2 * p.NT; ++h) {
     const Lane<int> index = cast<int>(read_shared(indices, row_of(h) * 4u, true));

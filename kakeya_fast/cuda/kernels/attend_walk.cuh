@@ -19,7 +19,7 @@ constexpr u32 MINUS_INFINITY = 0xff800000u;
 // What a warp keeps in registers from one step of the block to the next.
 struct State {
   int first_tile, tiles;                 // of the warp: first_tile, then every `warps`-th
-  Lane<int> slot, valid, since, start;   // of the 32 tiles from which the next is taken
+  Lane<int> slot, valid, since, start, frame;  // of the 32 tiles from which the next is taken
   Lane<float> sums[16 * V_OCTETS * TILES_N];
   Lane<float> largest[2 * TILES_N], total[2 * TILES_N];
   float exponents[2];                    // of K and V: what a scale byte of 0 would stand for
@@ -57,6 +57,7 @@ KAKEYA_FN void look_up(Attend p, const Block& k, int i, State& s) {
   Lane<bool> seen = on & (s.slot >= 0) & (left > 0) & (s.since <= newest) & (s.start <= newest);
   if (p.window) seen = seen & (s.start + (p.T - 1) > oldest - a.window);
   s.valid = select<int>(seen, select<int>(left < p.T, left, p.T), 0);
+  if (p.framed) s.frame = lookup_global<int>(a.frame, at, on);
 }
 
 KAKEYA_FN void copy_run(u8* shared, int to, const u8* global, int bytes) {
@@ -69,9 +70,11 @@ KAKEYA_FN void copy_run(u8* shared, int to, const u8* global, int bytes) {
   }
 }
 
-/// Begin copying `codes` of `b` bits: one plane, or two.
-KAKEYA_FN void copy_codes(Attend p, u8* shared, int to, const u8* body, int d, int b, int part) {
-  const int low = base_bits(b), size = plane_bytes(p.T, d, low);
+/// Begin copying codes of a stream: rows of bytes, or one plane, or two.
+KAKEYA_FN void copy_codes(Attend p, bool v, u8* shared, const u8* body, int part) {
+  const int to = codes_at(p, v), d = v ? p.DV : p.D, b = v ? p.VB : p.KB;
+  const bool rows = code_of_stream(p, v).way == CALIBRATED;
+  const int low = base_bits(b), size = rows ? p.T * p.KR : plane_bytes(p.T, d, low);
   copy_run(shared, to, body + p.P + part * size, size);
   if (b != 3) return;
   const int more = plane_bytes(p.T, d, 1);
@@ -95,8 +98,13 @@ KAKEYA_FN void issue(Attend p, const Block& k, u8* stages, int i, State& s) {
       const u8 *key = a.k_pool + slot * a.k_stride, *value = a.v_pool + slot * a.v_stride;
       copy_run(stage, scales_at(p, false), key + part * p.T, p.T);
       copy_run(stage, scales_at(p, true), value + part * p.T, p.T);
-      copy_codes(p, stage, codes_at(p, false), key, p.D, p.KB, part);
-      copy_codes(p, stage, codes_at(p, true), value, p.DV, p.VB, part);
+      copy_codes(p, false, stage, key, part);
+      copy_codes(p, true, stage, value, part);
+      if (p.framed) {
+        const i64 frame = broadcast(s.frame, from);
+        const u8* turned = a.turned + (k.number * i64(a.frames) + frame) * queries_bytes(p);
+        copy_run(stage, turned_at(p), turned, queries_bytes(p));
+      }
     }
   }
   copies_end();  // an empty group too: groups are counted

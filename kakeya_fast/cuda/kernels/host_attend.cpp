@@ -32,5 +32,19 @@ extern "C" void kakeya_host_attend(const Attend* plan, i64 splits_x, i64 groups_
   }
 }
 
+extern "C" void kakeya_host_turn_queries(const Attend* plan, i64 frames_x, i64 groups_y, i64 rows_z,
+                                         KAKEYA_ATTEND_ARGUMENTS) {
+  const Attend p = *plan;
+  const AttendArgs a = KAKEYA_ATTEND_GIVEN;
+  for (int z = 0; z < rows_z; ++z) {
+    for (int y = 0; y < groups_y; ++y) {
+      const Block k = attend_block(p, &a, nullptr, 0, y, z);
+      for (int x = 0; x < frames_x; ++x) {
+        for (int w = 0; w < p.warps; ++w) turn_queries(p, k, x, w);
+      }
+    }
+  }
+}
+
 /// What the kernels reckon with, to compare with what the caller does.
 extern "C" i64 kakeya_host_attend_shared(const Attend* plan) { return shared_bytes(*plan); }

@@ -87,6 +87,10 @@ KAKEYA_FN void shared_words(const u8* base, u32 at, u32* w) {
   }
 }
 
+KAKEYA_FN u32 shared_half(const u8* base, u32 at) {
+  return *reinterpret_cast<const u16*>(base + at);
+}
+
 KAKEYA_FN void put_shared_small(u8* base, u32 at, bool on, u32 value) {
   if (on) *reinterpret_cast<u16*>(base + at) = static_cast<u16>(value);
 }

@@ -96,6 +96,10 @@ inline void shared_words(const u8* base, const Lane<u32>& at, Lane<u32>* w) {
   read_words<WORDS>(base, cast<i64>(at), true, w);
 }
 
+inline Lane<u32> shared_half(const u8* base, const Lane<u32>& at) {
+  return read_small<u16>(base, cast<i64>(at), true);
+}
+
 inline void put_shared_small(u8* base, const Lane<u32>& at, const Lane<bool>& on,
                              const Lane<u32>& value) {
   write_small<u16>(base, cast<i64>(at), on, value);

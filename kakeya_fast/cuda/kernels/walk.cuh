@@ -2,12 +2,11 @@
 // lanes of a warp; its steps are octets of numbers, and each may have bits and values of its own.
 #pragma once
 
+#include "labels.cuh"
 #include "vectors.cuh"
 
 namespace kakeya {
 
-// Column j of the labels in bits 4j .. 4j + 3; a test holds them to spec/trellis.json.
-constexpr u32 COLUMNS = 0x8d14c6d8u;
 constexpr int FLAGS = WARP * 4;        // bytes of an octet's flags in shared memory
 
 /// Rule: trellis.label.linear
