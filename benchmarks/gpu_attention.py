@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks import gpu_attention_race as race
 from benchmarks import machine, resume
+from benchmarks.gpu_attention_framed import Framed
 from benchmarks.gpu_attention_race import Packed, Shape
 from benchmarks.gpu_conform import compile_all
 from kakeya_fast.cuda import attend_plan, params
@@ -28,7 +29,8 @@ from kakeya_fast.cuda.compile import Unit
 from kakeya_ref.layout import page_layout
 from kakeya_ref.types import Basis, PageLayout
 
-CODECS = ("scalar:b=3", "scalar:b=2", "scalar:b=4", "trellis:b=2")
+CALIBRATED = "query:b=3/trellis:b=3"
+CODECS = ("scalar:b=3", "scalar:b=2", "scalar:b=4", "trellis:b=2", CALIBRATED)
 CONTEXTS = (1 << 10, 4 << 10, 8 << 10, 32 << 10, 128 << 10)
 RESULTS = Path(__file__).parent / "results"
 
@@ -45,9 +47,10 @@ Plan = list[tuple[Shape, str, list[Tuning | None]]]
 
 
 def targets() -> Plan:
-    """The four headline shapes at 3 bits, by the default and by variants."""
+    """The four headline shapes at 3 bits, by the default and by variants, and calibrated."""
     tuned = [Tuning(*words) for words in VARIANTS]
-    return [(shape, CODECS[0], [None, *tuned]) for shape in TARGETS]
+    uniform: Plan = [(shape, CODECS[0], [None, *tuned]) for shape in TARGETS]
+    return uniform + [(shape, CALIBRATED, [None]) for shape in TARGETS]
 
 
 def full() -> Plan:
@@ -72,23 +75,41 @@ def units(plan: Plan) -> list[Unit]:
     """What has to be compiled."""
     found = {}
     for shape, codec, tuned in ((s, c, t) for s, c, more in plan for t in more):
-        layout = page_layout(codec, shape.head_dim, race.TOKENS)
-        m = shape.groups * shape.queries
-        tuned = tuned or attend_plan.tuning((layout, layout), m)
-        n = attend_plan.numbers((layout, layout), params.KINDS["bfloat16"], m, tuned)
-        found[Unit("attend.cu", n.defines(tuned.resident), (attend_plan.ENTRY,))] = None
-        if layout.codec.id == "trellis":  # what judges it
-            found[compiler.unit(layout, "float32", "decode", "coefficients")] = None
+        k, v = (page_layout(x, shape.head_dim, race.TOKENS) for x in streams(codec))
+        found[attending((k, v), shape.groups * shape.queries, "bfloat16", tuned)] = None
+        for layout in (k, v):
+            if layout.codec.id == "trellis":  # what judges it
+                found[compiler.unit(layout, "float32", "decode", "coefficients")] = None
     return list(found)
 
 
-def measure(made: Packed, copy: float, tuned: Tuning | None, decode: Any) -> dict[str, Any]:
+def streams(codec: str) -> tuple[str, str]:
+    """Codecs of keys and values: ``keys/values``, or one for both."""
+    k, _, v = codec.partition("/")
+    return k, v or k
+
+
+def attending(
+    layouts: tuple[PageLayout, PageLayout], rows: int, dtype: str, tuned: Tuning | None = None
+) -> Unit:
+    """The kernel of attention over such pages; keys of ``query`` have float32 queries of frames."""
+    framed = layouts[0].codec.id == attend_plan.CALIBRATED
+    tuned = tuned or attend_plan.tuning(layouts, rows, framed=framed)
+    kind = params.KINDS["float32" if framed else dtype]
+    n = attend_plan.numbers(layouts, kind, rows, tuned, bias=framed, framed=framed)
+    entries = (attend_plan.ENTRY, attend_plan.TURN) if framed else (attend_plan.ENTRY,)
+    return Unit("attend.cu", n.defines(tuned.resident), entries)
+
+
+def measure(
+    made: Packed, codec: str, copy: float, tuned: Tuning | None, decode: Any
+) -> dict[str, Any]:
     """One row of the table: judged, then timed."""
     attention = made.attention(tuned)
     errors = made.judge(attention, decode)
     row = {
         "shape": str(made.shape),
-        "codec": str(made.layouts[0].codec),
+        "codec": codec,
         "tuned": None if tuned is None else list(tuned),
         "splits": attention.splits,
         "bytes": made.bytes,
@@ -103,7 +124,7 @@ def line(row: dict[str, Any]) -> str:
     """A row in words."""
     t = row["seconds"]
     said = (
-        f"{row['shape']:<26} {row['codec']:<11} {row['tuned'] or 'default'!s:<20} "
+        f"{row['shape']:<26} {row['codec']:<21} {row['tuned'] or 'default'!s:<20} "
         f"n={row['splits']:<4} {t['median'] * 1e6:8.1f} us [{t['p20'] * 1e6:.1f}, "
         f"{t['p80'] * 1e6:.1f}] {row['rate'] / 1e9:6.0f} GB/s {row['of_copy']:4.0%} "
         f"err {row['errors']['ratio']:.2f}x"
@@ -178,10 +199,10 @@ def main(argv: list[str] | None = None) -> int:
     print(f"compiled {count} in {time.monotonic() - begun:.0f} s", flush=True)
     by_torch, by_cuda = get_backend("torch", "cuda"), Backend(launcher=launcher)
 
-    def decode(pages: Tensor, layout: PageLayout, basis: Basis) -> Tensor:
+    def decode(pages: Tensor, layout: PageLayout, basis: Basis, tables: Any) -> Tensor:
         """Not by the code that is judged."""
         backend = by_torch if by_torch.supports(layout).ok else by_cuda
-        return backend.decode_tensor(pages, layout, basis=basis)
+        return backend.decode_tensor(pages, layout, basis=basis, tables=tables)
 
     copy = result["copy"]
     print(f"{path.name}: {result['device']}, copy {copy / 1e9:.0f} GB/s", flush=True)
@@ -193,10 +214,10 @@ def main(argv: list[str] | None = None) -> int:
         made = None  # before the next one takes memory
         torch.cuda.empty_cache()
         sdpa = 0.0 if told.no_dense else dense(result, shape, device)
-        made = Packed(launcher, shape, (codec, codec))
+        made = (Framed if codec == CALIBRATED else Packed)(launcher, shape, streams(codec))
         for tuned in more:
             try:
-                row = measure(made, copy, tuned, decode)
+                row = measure(made, codec, copy, tuned, decode)
             except Exception as error:  # the time on a GPU is short: other rows still run
                 result["failed"].append(f"{shape} {codec} {tuned}: {error!r}"[:500])
                 print(result["failed"][-1], flush=True)

@@ -120,25 +120,44 @@ class Packed:
 
     def judge(self, attention: Attention, decode: Callable[..., Tensor]) -> dict[str, float]:
         """Errors of the first and the last KV head against float64, over those of plain bf16."""
-        out, _ = attention(self.q, *self.pools, self.paged[-1], self.scaling)
-        ours, plain = [], []
+        out, ours, plain = self.output(attention), [], []
         for b, h in ((0, 0), (self.shape.batch - 1, self.shape.heads - 1)):
             at = self.paged[-1].slots[b, h].long()
             k, v = (
-                decode(pool[at], layout, basis="coefficients").flatten(0, 1).double()
-                for pool, layout in zip(self.pools, self.layouts, strict=True)
+                decode(pool[at], layout, "coefficients", tables).flatten(0, 1).double()
+                for pool, layout, tables in zip(
+                    self.pools, self.layouts, (self.beside(h), None), strict=True
+                )
             )
-            q = self.q[b, h].double()
-            ideal = torch.softmax(self.scaling * q @ k.T, -1) @ v
-            rough = (x.bfloat16().double() for x in (q, k, v))
-            q, k, v = rough
-            weight = torch.softmax(self.scaling * q @ k.T, -1)
+            q, bias = self.queries(b, h)
+            ideal = torch.softmax(self.scaling * _scores(q, bias, k), -1) @ v
+            q, k, v = (x.bfloat16().double() for x in (q, k, v))
+            weight = torch.softmax(self.scaling * _scores(q, bias, k), -1)
             top = weight.amax(-1, keepdim=True)
             rounded = ((weight / top).bfloat16().double() @ v * top).bfloat16().double()
             ours.append(out[b, h].double() - ideal)
             plain.append(rounded - ideal)
         error, yard = (float(torch.cat(x).norm()) for x in (ours, plain))
         return {"error": error, "plain": yard, "ratio": error / yard}
+
+    def output(self, attention: Attention) -> Tensor:
+        """Of the last set of pages."""
+        return attention(self.q, *self.pools, self.paged[-1], self.scaling)[0]
+
+    def queries(self, b: int, h: int) -> tuple[Tensor, Tensor]:
+        """Queries (F, M, D) and biases (F, M) of a head for each frame, float64."""
+        q = self.q[b, h].double()[None]
+        return q, torch.zeros_like(q[..., 0])
+
+    def beside(self, h: int) -> Any:
+        """The table that the keys of a head are read with, if any."""
+        return None
+
+
+def _scores(q: Tensor, bias: Tensor, k: Tensor) -> Tensor:
+    """Products (M, T) of keys (T, D) and the queries of their frames."""
+    framed = k.unflatten(0, (len(q), -1)).transpose(1, 2)
+    return (q @ framed + bias[..., None]).transpose(0, 1).flatten(1)
 
 
 def dense(shape: Shape, device: torch.device) -> list[dict[str, Any]]:

@@ -87,7 +87,8 @@ def markdown(found: dict[str, dict[str, Any]]) -> str:
         "that of plain bf16 attention is 1. Tuning: warps of a block, stages, blocks of "
         "a multiprocessor, then whether codes of K and V are looked up, then whether the end was "
         "early (GPU_ATTENTION.md, version 4); `default` is that of the commit. The bytes of codes "
-        "are drawn. A device's copy is the fastest of its runs, and so is torch's time.\n",
+        "are drawn. Keys of `query` have frames of a page, and turning queries for all of them is "
+        "part of the time. A device's copy is the fastest of its runs, and so is torch's time.\n",
     ]
     for device, some in devices(found).items():
         text += _device(device, some)

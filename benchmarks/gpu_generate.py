@@ -21,12 +21,15 @@ import numpy as np
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from benchmarks import machine, resume
+from benchmarks import gpu_tables, machine, resume
+from benchmarks.gpu_attention import CALIBRATED, attending, streams
 from benchmarks.gpu_conform import Recorder
-from kakeya_fast.cuda import attend_plan, params
+from kakeya_fast.cuda import attend_plan
 from kakeya_fast.cuda import compile as compiler
 from kakeya_fast.cuda.compile import Unit
 from kakeya_fast.hf import build_kakeya_cache
+from kakeya_fast.hf.keytables import KeyTables, LayerTables, fingerprint
+from kakeya_fast.hf.rope import Rope
 from kakeya_fast.selftest import prove
 from kakeya_ref.layout import page_layout
 from kakeya_ref.registry import parse_codec
@@ -66,7 +69,7 @@ class Case:
 
 
 CASES = (Case(32 << 10), Case(128 << 10), Case(1 << 10), Case(32 << 10, 8))
-CODECS = ("scalar:b=3", "scalar:b=4")
+CODECS = ("scalar:b=3", "scalar:b=4", CALIBRATED)
 
 
 def make_model(shape: Model, device: torch.device, seed: int = 0) -> Any:
@@ -109,6 +112,16 @@ def drawn(shape: Model, case: Case, layer: int, device: torch.device) -> Iterato
         yield torch.randn(size, dtype=torch.bfloat16, device=device, generator=generator)
 
 
+def tables_of(model: Any, shape: Model, codec: str) -> KeyTables:
+    """Drawn tables for the keys of every layer, which turn as the model's do."""
+    layout = page_layout(codec, shape.head_dim, TOKENS)
+    known = gpu_tables.beside(layout, shape.kv_heads)
+    assert known is not None
+    rope = Rope(tuple(model.model.rotary_emb.inv_freq.double().tolist()))
+    layers = {i: LayerTables(known, rope, layout.codec.integer("f")) for i in range(shape.layers)}
+    return KeyTables(layers, layout.codec.integer("f"), fingerprint(model))
+
+
 def fill(model: Any, shape: Model, case: Case, codec: str, backend: str) -> Any:
     """A cache that holds the context; ``DENSE``, or packed."""
     device = model.device
@@ -116,7 +129,9 @@ def fill(model: Any, shape: Model, case: Case, codec: str, backend: str) -> Any:
         model.set_attn_implementation("sdpa")
         past: Any = DynamicCache(config=model.config)
     else:
-        past = build_kakeya_cache(model, codec, codec, backend=backend)
+        k, v = streams(codec)
+        tables = tables_of(model, shape, k) if codec == CALIBRATED else None
+        past = build_kakeya_cache(model, k, v, backend=backend, tables=tables)
     for layer in range(shape.layers):
         past.update(*drawn(shape, case, layer, device), layer)
         if codec != DENSE:
@@ -203,7 +218,7 @@ def measure(model: Any, shape: Model, case: Case, codec: str, new: int, backend:
 def line(row: dict[str, Any]) -> str:
     """A row in words."""
     return (
-        f"{row['case']:<10} {row['codec']:<11} {row['tokens_per_second']:7.1f} tokens/s, step "
+        f"{row['case']:<10} {row['codec']:<21} {row['tokens_per_second']:7.1f} tokens/s, step "
         f"{row['step']['median'] * 1e3:.2f} ms [{row['step']['p20'] * 1e3:.2f}, "
         f"{row['step']['p80'] * 1e3:.2f}], cache {row['bytes'] / 1e9:.2f} GB, peak "
         f"{row.get('peak', 0) / 1e9:.2f} GB, filled in {row['filled_in']:.1f} s"
@@ -268,15 +283,16 @@ def units(codecs: list[str], shape: Model) -> list[Unit]:
     """What the caches compile: kernels of the self-test, of packing, and of attention."""
     recorder, rows = Recorder(), shape.heads // shape.kv_heads
     found: dict[Unit, None] = {}
-    for codec_id in ("raw", *(parse_codec(codec).id for codec in codecs)):
+    pairs = [streams(codec) for codec in codecs]
+    for codec_id in ("raw", *(parse_codec(codec).id for pair in pairs for codec in pair)):
         prove(recorder, codec_id)
     found |= recorder.units
-    for codec in codecs:
-        layouts = (page_layout(codec, shape.head_dim, TOKENS),) * 2
-        found[compiler.unit(layouts[0], "bfloat16", "encode")] = None
-        tuned = attend_plan.tuning(layouts, rows)
-        numbers = attend_plan.numbers(layouts, params.KINDS["float32"], rows, tuned)
-        found[Unit("attend.cu", numbers.defines(tuned.resident), (attend_plan.ENTRY,))] = None
+    for pair in pairs:
+        k, v = (page_layout(codec, shape.head_dim, TOKENS) for codec in pair)
+        calibrated = k.codec.id == attend_plan.CALIBRATED  # of turned keys
+        found[compiler.unit(k, "float32" if calibrated else "bfloat16", "encode")] = None
+        found[compiler.unit(v, "bfloat16", "encode")] = None
+        found[attending((k, v), rows, "float32")] = None
     return list(found)
 
 
