@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from kakeya_fast.hf.state import LayerState
 
 LOG = logging.getLogger("kakeya")
-HALVES = (torch.float16, torch.bfloat16)
-_flash = ["cuda"]  # kinds of devices whose fused attention tells the log-sum-exp
+# Fused attention that tells the log-sum-exp, by kind of device, and the types it is right for.
+_flash: dict[str, tuple[Any, tuple[torch.dtype, ...]]] = {
+    "cuda": (
+        torch.ops.aten._scaled_dot_product_flash_attention, (torch.float16, torch.bfloat16)
+    ),
+    "cpu": (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, (torch.float32,)),
+}  # fmt: skip
 
 
 class Reader:
@@ -163,11 +168,12 @@ def exact(
     out : (B, H, M, E) float32, or dtype of ``q``
     lse : (B, H, M) float32
     """
-    if seen is None and softcap is None and q.dtype in HALVES and q.device.type in _flash:
+    flash, types = _flash.get(q.device.type, (None, ()))
+    if seen is None and softcap is None and q.dtype in types:
         try:
-            return _by_flash(q, keys, values, scaling)
+            return _by_flash(flash, q, keys, values, scaling)
         except (RuntimeError, TypeError) as error:
-            _flash.clear()
+            del _flash[q.device.type]
             LOG.warning("[cache.attend.logged] exact tokens without flash attention: %s", error)
     keys, values = keys.float(), values.float()
     score = (q.float() * scaling) @ keys.transpose(2, 3)
@@ -181,10 +187,10 @@ def exact(
     return weight @ values, lse
 
 
-def _by_flash(q: Tensor, keys: Tensor, values: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
-        q, keys, values, 0.0, False, scale=scaling
-    )
+def _by_flash(
+    flash: Any, q: Tensor, keys: Tensor, values: Tensor, scaling: float
+) -> tuple[Tensor, Tensor]:
+    out, lse, *_ = flash(q, keys, values, 0.0, False, scale=scaling)
     if lse.shape != q.shape[:3]:
         raise RuntimeError(f"log-sum-exp {tuple(lse.shape)}")
     return out, lse

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from kakeya_fast.hf.keytables import LayerTables
 from kakeya_fast.hf.placed import PlacedStore
-from kakeya_fast.hf.rope import Rope
 from kakeya_ref.errors import ShapeError
 from kakeya_ref.types import Basis, Paged, PageLayout
 
@@ -102,19 +101,20 @@ class FramedStore(PlacedStore):
         paged : Paged
             Of all pages.
         """
-        group, q = self.per_frame, q.reshape(*q.shape[:2], -1, q.shape[-1]).float()
-        step = group * max(FRAMES, NUMBERS // q.numel())
+        q = q.reshape(*q.shape[:2], -1, q.shape[-1]).float()
+        step = self.per_frame * max(FRAMES, NUMBERS // q.numel())
         for a in range(0, self.used, step):
             b = min(a + step, self.used)
-            starts = self.frames(a, b)[:, ::group]
-            if starts.shape[1] > FEW and self.tables.rope.frequencies:
-                waves = _waves(self.tables.rope, starts, q.shape[-1], q.device)
+            starts, waves = _run(self, a, b, q)
+            if waves is not None:
                 turned, bias = self.tables.queries_of_many(q, waves)
             else:
                 turned, bias = self.tables.queries(q, torch.from_numpy(starts).to(q.device))
             there = paged.slots.device if isinstance(paged.slots, Tensor) else None
             # Where positions do not turn keys, all frames are one.
-            frame = None if turned.shape[2] == 1 else _numbers(len(q), b - a, group, there)
+            frame = None
+            if turned.shape[2] > 1:
+                frame = _numbers(len(q), b - a, self.per_frame, there)
             columns = {n: getattr(paged, n) for n in COLUMNS}
             if (a, b) != (0, paged.slots.shape[-1]):
                 columns = {n: x[..., a:b] for n, x in columns.items()}
@@ -151,18 +151,27 @@ def _numbers(rows: int, pages: int, group: int, device: torch.device | None) -> 
         return frame if device is None else torch.from_numpy(frame).to(device)
 
 
-# Waves of the newest runs of frames: layers of a step turn queries alike.
-_newest: OrderedDict[Any, Tensor] = OrderedDict()
+# Starts of frames and their waves, of the newest runs: layers of a step turn queries alike.
+_newest: OrderedDict[Any, tuple[I64, Tensor | None]] = OrderedDict()
 KEPT = 16
 
 
-def _waves(rope: Rope, starts: I64, size: int, device: torch.device) -> Tensor:
-    """Waves that turn queries of ``size`` numbers back by these starts of frames: (B, F, W)."""
-    key = rope, size, device, starts.shape, starts.tobytes()
+def _run(store: FramedStore, a: int, b: int, q: Tensor) -> tuple[I64, Tensor | None]:
+    """Where frames of slots ``a..b`` begin, and their waves: (B, F) and (B, F, W).
+
+    No waves where queries are turned one by one.
+    """
+    rope, group, size = store.tables.rope, store.per_frame, q.shape[-1]
+    shift = store.shift.tobytes()
+    key = rope, group, size, q.device, a, b, store.first[:, a:b].tobytes(), shift
     if key not in _newest:
-        with torch.inference_mode(False):
-            back = torch.from_numpy(-starts).to(device)
-            _newest[key] = rope.rows(back, size, torch.float32)
+        starts = store.frames(a, b)[:, ::group]
+        waves = None
+        if starts.shape[1] > FEW and rope.frequencies:
+            with torch.inference_mode(False):
+                back = torch.from_numpy(-starts).to(q.device)
+                waves = rope.rows(back, size, torch.float32)
+        _newest[key] = starts, waves
     _newest.move_to_end(key)
     while len(_newest) > KEPT:
         _newest.popitem(last=False)

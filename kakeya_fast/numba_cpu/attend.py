@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kakeya_fast.numba_cpu import narrow, walked, wide
+from kakeya_fast.numba_cpu.ahead import fetch
 from kakeya_fast.numba_cpu.jit import Kernel
 from kakeya_fast.numba_cpu.lanes import NONE
 from kakeya_fast.numba_cpu.softmax import weigh
@@ -52,7 +53,7 @@ def _attend(
     Rule: attend.visible.page, attend.visible.window, attend.row.independent
     """
     rows, heads, _, m, _ = q.shape
-    bad_k, bad_v = NONE, NONE
+    bad_k, bad_v, bad_slot, bad_frame = NONE, NONE, NONE, NONE
     ks = k_scratch(kp, m, n.tokens, n.k_size)
     vs = v_scratch(vp, m, n.tokens, n.v_size)
     x = np.empty((m, n.tokens), np.float32)
@@ -67,8 +68,20 @@ def _attend(
         total[:] = 0
         loaded = np.int64(-1)
         pages = slots.shape[2]
-        for page in range(piece * pages // n.pieces, (piece + 1) * pages // n.pieces):
-            slot = np.int64(slots[b, h, page])
+        end = (piece + 1) * pages // n.pieces
+        for page in range(piece * pages // n.pieces, end):
+            slot, f = np.int64(slots[b, h, page]), np.int64(frame[b, page])
+            if slot >= len(k_pages):
+                bad_slot = min(bad_slot, slot)
+                continue
+            if f < 0 or f >= q.shape[2]:
+                bad_frame = min(bad_frame, f)
+                continue
+            if page + 1 < end:
+                following = np.int64(slots[b, h, page + 1])
+                if 0 <= following < len(k_pages):
+                    fetch(k_pages, following)
+                    fetch(v_pages, following)
             start = np.int64(first[b, page])
             newest = np.int64(0)
             for i in range(n.queries):
@@ -79,7 +92,6 @@ def _attend(
                 newest = max(newest, high[i] - low[i])
             if slot < 0 or newest <= 0:
                 continue
-            f = np.int64(frame[b, page])
             if f != loaded:
                 k_load(kp, ks, q[b, h, f], h)
                 loaded = f
@@ -100,7 +112,7 @@ def _attend(
             else:
                 own[n.v_size] = -np.inf
             v_finish(vp, acc[r], own[: n.v_size])
-    return bad_k, bad_v
+    return bad_k, bad_v, bad_slot, bad_frame
 
 
 def run(
@@ -116,8 +128,10 @@ def run(
     window: int | None,
     other: tuple[F32, F32] | None = None,
     tables: Sequence[Skeleton] | None = None,
-) -> tuple[F32, F32, tuple[int, int]]:
+) -> tuple[F32, F32, tuple[int, ...]]:
     """Output, log-sum-exp, and the first slots of K and V that no encoder can have written.
+
+    Also the first slot and frame that are not there. Any of these makes results of no use.
 
     Rule: attend.merge, attend.memory.bounded
     """
@@ -157,16 +171,38 @@ def _pieces(items: int, most: int, workers: int) -> int:
 
 def _merge(parts: F32) -> tuple[F32, F32]:
     """Rule: attend.merge"""
-    if len(parts) == 1:
-        return parts[0, ..., :-1], parts[0, ..., -1]
-    lse = parts[..., -1]
-    top = lse.max(0)
-    top[top == -np.inf] = 0
-    weight = np.exp(lse - top)
-    total = weight.sum(0)
-    out = np.einsum("p...,p...e->...e", weight, parts[..., :-1])
-    with np.errstate(divide="ignore"):
-        return out / np.where(total == 0, 1, total)[..., None], np.log(total) + top
+    if len(parts) > 1:
+        flat = parts.reshape(len(parts), -1, parts.shape[-1])
+        _merged(flat, flat)
+    return parts[0, ..., :-1], parts[0, ..., -1]
+
+
+def _merge_rows(parts, out):
+    """Partials (n, rows, E + 1), log-sum-exps last, become one in ``out[0]``."""
+    n, rows, size = parts.shape
+    for r in range(rows):
+        top = np.float32(-np.inf)
+        for i in range(n):
+            top = max(top, parts[i, r, size - 1])
+        total = np.float32(0)
+        for i in range(n):
+            weight = np.float32(0)
+            if top > np.float32(-np.inf):
+                weight = np.exp(parts[i, r, size - 1] - top)
+            total += weight
+            for e in range(size - 1):
+                # What has no weight may be anything.
+                more = weight * parts[i, r, e] if weight > np.float32(0) else np.float32(0)
+                out[0, r, e] = more if i == 0 else out[0, r, e] + more
+        if total > np.float32(0):
+            for e in range(size - 1):
+                out[0, r, e] /= total
+            out[0, r, size - 1] = top + np.log(total)
+        else:
+            out[0, r, size - 1] = -np.inf
+
+
+_merged = Kernel(_merge_rows)
 
 
 class _Side(NamedTuple):

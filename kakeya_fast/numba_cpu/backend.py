@@ -243,16 +243,15 @@ class Backend:
         tables = None
         if layouts[0].codec.id not in CODECS:
             tables = tabled.of_heads(known[0], layouts[0], q.shape[1])
-        if paged.slots.size and int(paged.slots.max()) >= len(k_pages):
-            raise ShapeError("attend.operand.fits", f"slots up to {len(k_pages) - 1} are there")
-        frame = paged.frame
-        if frame is not None and frame.size and not (0 <= frame.min() <= frame.max() < q.shape[2]):
-            raise ShapeError("attend.operand.fits", f"frames up to {q.shape[2] - 1} are there")
         wide = [None if x is None else np.asarray(x, dtype=np.float32) for x in (q, bias)]
         out, lse, bad = attend.run(
             *(*wide, k_pages, v_pages, layouts, tuple(kernels)),
             *(paged, scaling, softcap, window, other, tables),
         )
+        *bad, slot, frame = bad
+        for what, found, there in (("slots", slot, k_pages), ("frames", frame, q[0, 0])):
+            if found < NONE:
+                raise ShapeError("attend.operand.fits", f"{what} up to {len(there) - 1} are there")
         for slot, layout in zip(bad, layouts, strict=True):
             if slot < NONE:
                 rule = CODECS[layout.codec.id].malformed

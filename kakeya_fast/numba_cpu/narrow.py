@@ -68,7 +68,9 @@ def plan(layout: PageLayout, paired: bool) -> Plan:
 
 @serial
 def scratch(p, rows, tokens, size):
-    """Working memory of one worker: numbers of a tile, weights, factors, queries, gains, a row."""
+    """Working memory of one worker: numbers of a tile, weights, factors, queries, gains, a row, and
+    what is added to sums.
+    """
     return (
         np.empty(TILE * size, np.int16),
         np.empty(rows * TILE, np.int16),
@@ -76,31 +78,31 @@ def scratch(p, rows, tokens, size):
         np.empty(rows * size, np.int16),
         np.empty(tokens, np.float32),
         np.empty(size, np.float32),
+        np.zeros(rows, np.float32),
     )
 
 
 @lent
 def load(p, s, q, head):
     """Take queries (M, D) of a head in as whole numbers."""
-    take(p, s, q, p.size)
+    for m in range(len(q)):
+        for i in range(p.size):
+            s[5][i] = q[m, p.places[i]]
+        take(p, s, m)
 
 
 @lent
-def take(p, s, q, active):
-    """Numbers of queries in the first ``active`` places as whole numbers, zeros in the others."""
-    unit, row = s[2], s[5]
-    row[active:] = np.float32(0)
-    for m in range(len(q)):
-        for i in range(active):
-            row[i] = q[m, p.places[i]]
-        top, total = farthest(row, p.size), distance(row, p.size)
-        scale = np.float32(0)
-        if top > np.float32(0):
-            scale = min(np.float32(32767) / top, np.float32(REACH) / total)
-        # A query so small that its reciprocal overflows is zero beside any other.
-        scale = scale if scale < np.float32(1e30) else np.float32(0)
-        unit[m] = np.float32(1) / scale if scale > np.float32(0) else np.float32(0)
-        wholes(row, 0, p.size, scale, s[3], m * p.size)
+def take(p, s, m):
+    """Take the row of numbers in as whole numbers of query ``m``; their sum."""
+    row = s[5]
+    top, total = farthest(row, p.size), distance(row, p.size)
+    scale = np.float32(0)
+    if top > np.float32(0):
+        scale = min(np.float32(32767) / top, np.float32(REACH) / total)
+    # A query so small that its reciprocal overflows is zero beside any other.
+    scale = scale if scale < np.float32(1e30) else np.float32(0)
+    s[2][m] = np.float32(1) / scale if scale > np.float32(0) else np.float32(0)
+    return wholes(row, 0, p.size, scale, s[3], m * p.size)
 
 
 @lent
@@ -116,35 +118,35 @@ def read(p, s, page):
 @lent
 def products(p, s, page, out):
     """Products of the queries with every token of the page: out (M, P) float32 is written."""
-    numbers, _, unit, whole, gains, _ = s
+    numbers, _, unit, whole, gains, _, none = s
     for t0 in range(0, p.tokens, TILE):
         tokens = min(TILE, p.tokens - t0)
         look_up(page, p.fields, p.table, t0, tokens, p.size, False, numbers)
-        dots(numbers, whole, unit, gains, p.size, t0, tokens, out)
+        dots(numbers, whole, none, unit, gains, p.size, t0, tokens, out)
 
 
 @lent
-def _weights(weights, t0, tokens, gains, heavy, factor):
-    """Whole numbers of the weights of every row times gains, and what one of them stands for."""
-    for m in range(len(weights)):
-        at = m * weights.shape[1] + t0
-        top = largest(weights, at, tokens, gains, t0)
-        # Weights down here are zero beside those of any page that counts.
-        scale = np.float32(HEAVY) / top if top > np.float32(1e-30) else np.float32(0)
-        wholes(weights, at, tokens, scale, heavy, m * tokens)
-        factor[m] = top / np.float32(HEAVY)
+def heavies(weights, m, t0, tokens, gains, heavy, factor):
+    """Whole numbers of the weights of row ``m`` times gains, what one stands for, and their sum."""
+    at = m * weights.shape[1] + t0
+    top = largest(weights, at, tokens, gains, t0)
+    # Weights down here are zero beside those of any page that counts.
+    scale = np.float32(HEAVY) / top if top > np.float32(1e-30) else np.float32(0)
+    factor[m] = top / np.float32(HEAVY)
+    return wholes(weights, at, tokens, scale, heavy, m * tokens)
 
 
 @lent
 def gather(p, s, page, weights, acc):
     """Add the values of the page, weighted: weights (M, P), acc (M, E) in the order of places."""
-    numbers, heavy, factor, _, gains, _ = s
+    numbers, heavy, factor, _, gains, _, none = s
     rows = len(weights)
     for t0 in range(0, p.tokens, TILE):
         tokens = min(TILE, p.tokens - t0)
-        _weights(weights, t0, tokens, gains, heavy, factor)
+        for m in range(rows):
+            heavies(weights, m, t0, tokens, gains, heavy, factor)
         look_up(page, p.fields, p.table, t0, tokens, p.size, True, numbers)
-        mix(numbers, heavy, factor, p.size, rows, tokens, acc.reshape(acc.size))
+        mix(numbers, heavy, factor, none, p.size, rows, tokens, acc.reshape(acc.size))
 
 
 @lent

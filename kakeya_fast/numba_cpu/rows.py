@@ -162,21 +162,21 @@ def largest(typing: Any, x: Any, at: Any, count: Any, gains: Any, first: Any) ->
 
 @intrinsic
 def wholes(typing: Any, x: Any, at: Any, count: Any, scale: Any, out: Any, to: Any) -> Any:
-    """Numbers ``at .. at + count`` of ``x``, times ``scale``, rounded, as int16."""
+    """Numbers ``at .. at + count`` of ``x``, times ``scale``, rounded, as int16; their sum."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         v = _Row(context, builder, signature, args)
         _, at, count, scale, _, to = args
         factor, shorts = v.spread(scale, 8), ir.VectorType(ir.IntType(16), 8)
 
-        def step(i: Any, none: Any) -> Any:
+        def step(i: Any, total: Any) -> Any:
             number = builder.fmul(v.load(FLOATS, 0, builder.add(at, i)), factor)
-            rounded = builder.fptosi(v.call("llvm.rint.v8f32", FLOATS, number), INTS)
-            v.store(builder.trunc(rounded, shorts), 4, builder.add(to, i))
-            return none
+            rounded = v.call("llvm.rint.v8f32", FLOATS, number)
+            whole = builder.trunc(builder.fptosi(rounded, INTS), shorts)
+            v.store(whole, 4, builder.add(to, i))
+            return builder.fadd(total, rounded)
 
-        v.each(count, v.constant(0), step)
-        return context.get_dummy_value()
+        return v.folded(v.each(count, v.floats(0), step), builder.fadd)
 
     n = types.int64
-    return types.void(x, n, n, types.float32, out, n), generate
+    return types.float32(x, n, n, types.float32, out, n), generate

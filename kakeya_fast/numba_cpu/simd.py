@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kakeya_fast.numba_cpu.jit import lent
-from kakeya_fast.numba_cpu.vectors import FLOATS, INTS, SHORTS, Vectors, interleaved
+from kakeya_fast.numba_cpu.vectors import FLOATS, I32, INTS, SHORTS, Vectors, interleaved
 
 AVX2 = bool(binding.get_host_cpu_features().get("avx2", False))
 
@@ -86,14 +86,14 @@ _one_plane_paired, _two_planes_paired = _look_ups(1, True), _look_ups(2, True)
 
 @intrinsic
 def _dots(
-    typing: Any, x: Any, q: Any, unit: Any, gains: Any, out: Any,
+    typing: Any, x: Any, q: Any, unit: Any, gains: Any, out: Any, more: Any,
     t: Any, m: Any, size: Any, first: Any, to: Any,
 ) -> Any:  # fmt: skip
-    """Products of eight tokens from ``t`` on with row ``m``, scaled."""
+    """Products of eight tokens from ``t`` on with row ``m``, and more, scaled."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         v = Vectors(context, builder, signature, args)
-        t, m, size, first, to = args[5:]
+        t, m, size, first, to = args[6:]
         zero = ir.Constant(INTS, None)
         sums = [cgutils.alloca_once_value(builder, zero) for _ in range(GROUP)]
         for each in sums:
@@ -110,49 +110,62 @@ def _dots(
         high = v.neighbours(v.neighbours(e, f), v.neighbours(g, h))
         halves = (v.shuffle(low, high, [*range(k, k + 4), *range(k + 8, k + 12)]) for k in (0, 4))
         whole = builder.sitofp(builder.add(*halves), FLOATS)
+        whole = builder.fadd(whole, v.spread(v.number(5, m), 8))
         factor = builder.fmul(v.load(FLOATS, 3, first), v.spread(v.number(2, m), 8))
         v.store(builder.fmul(whole, factor), 4, to)
         return context.get_dummy_value()
 
     n = types.int64
-    return types.void(x, q, unit, gains, out, n, n, n, n, n), generate
+    return types.void(x, q, unit, gains, out, more, n, n, n, n, n), generate
 
 
-def _mixes(groups: int) -> Any:
+def _mixes(fours: bool) -> Any:
+    """Weighted sums of numbers of pairs, or of fours of tokens, eight vectors at a time."""
+
     @intrinsic
     def mixes(
-        typing: Any, x: Any, w: Any, out: Any, factor: Any, at: Any, m: Any, size: Any, pairs: Any
-    ):
+        typing: Any, x: Any, w: Any, out: Any, factor: Any, more: Any,
+        at: Any, m: Any, size: Any, pairs: Any,
+    ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            v = Vectors(context, builder, signature, args)
-            at, m, size, pairs = args[4:]
-            zero = ir.Constant(INTS, None)
-            sums = [cgutils.alloca_once_value(builder, zero) for _ in range(groups)]
-            double = builder.shl(size, ir.Constant(size.type, 1))
-            row = builder.mul(m, pairs)
-            begin = builder.shl(at, ir.Constant(at.type, 1))
-            with cgutils.for_range(builder, pairs) as loop:
-                two = v.number(1, builder.add(row, loop.index))
-                weight = builder.bitcast(v.spread(two, 8), SHORTS)
-                base = builder.add(begin, builder.mul(loop.index, double))
-                for g in range(groups):
-                    value = v.load(SHORTS, 0, v.past(base, 16 * g))
-                    more = v.product(value, weight)
-                    builder.store(builder.add(builder.load(sums[g]), more), sums[g])
-            scale = v.spread(v.number(3, m), 8)
-            for g in range(groups):
-                to = builder.add(builder.mul(m, size), v.past(at, 8 * g))
-                more = builder.fmul(builder.sitofp(builder.load(sums[g]), FLOATS), scale)
-                v.store(builder.fadd(v.load(FLOATS, 2, to), more), 2, to)
+            v, b = Vectors(context, builder, signature, args), builder
+            at, m, size, pairs = args[5:]
+            zero, shift = ir.Constant(INTS, None), v.constant(2 if fours else 1)
+            sums = [cgutils.alloca_once_value(b, zero) for _ in range(8)]
+            row, begin, apart = b.mul(m, pairs), b.shl(at, shift), b.shl(size, shift)
+            with cgutils.for_range(b, b.lshr(pairs, v.constant(1)) if fours else pairs) as loop:
+                if fours:
+                    first = b.add(row, b.shl(loop.index, v.constant(1)))
+                    two = v.load(ir.VectorType(I32, 2), 1, first)
+                    both = v.shuffle(two, two, [0] * 4 + [1] * 4)
+                else:
+                    both = v.spread(v.number(1, b.add(row, loop.index)), 8)
+                weight = b.bitcast(both, SHORTS)
+                base = b.add(begin, b.mul(loop.index, apart))
+                for g, each in enumerate(sums):
+                    one = v.product(v.load(SHORTS, 0, v.past(base, 16 * g)), weight)
+                    b.store(b.add(b.load(each), one), each)
+            found = [b.load(each) for each in sums]
+            if fours:
+                halves = [[*range(k, k + 4), *range(k + 8, k + 12)] for k in (0, 4)]
+                found = [
+                    b.add(*(v.shuffle(*two, half) for half in halves))
+                    for two in zip(found[::2], found[1::2], strict=True)
+                ]
+            scale, more = (v.spread(v.number(n, m), 8) for n in (3, 4))
+            for g, whole in enumerate(found):
+                to = b.add(b.mul(m, size), v.past(at, 8 * g))
+                each = b.fmul(b.fadd(b.sitofp(whole, FLOATS), more), scale)
+                v.store(b.fadd(v.load(FLOATS, 2, to), each), 2, to)
             return context.get_dummy_value()
 
         n = types.int64
-        return types.void(x, w, out, factor, n, n, n, n), generate
+        return types.void(x, w, out, factor, more, n, n, n, n), generate
 
     return mixes
 
 
-_mix_eight = _mixes(8)
+_mix_pairs, _mix_fours = _mixes(False), _mixes(True)
 
 
 def field_table(planes: np.ndarray, size: int) -> np.ndarray:
@@ -227,13 +240,15 @@ def _entry(table, code):
 
 
 @lent
-def dots(x, q, unit, gains, size, t0, tokens, out):
+def dots(x, q, more, unit, gains, size, t0, tokens, out):
     """Products of a tile with rows of ``q``: sums of whole numbers, exact, times their factors.
 
     Parameters
     ----------
     x : int16, from :func:`look_up`; ``tokens`` is a multiple of 8
     q : int16, rows of ``size`` one after the other
+    more : float32
+        What is added to the sums of every row.
     unit, gains : float32
         Factors of every row, and of every token of the page.
     out : (rows, P) float32
@@ -243,25 +258,26 @@ def dots(x, q, unit, gains, size, t0, tokens, out):
     if AVX2:
         for t in range(0, tokens, GROUP):
             for m in range(rows):
-                _dots(x, q, unit, gains, out, t, m, size, t0 + t, m * width + t0 + t)
+                _dots(x, q, unit, gains, out, more, t, m, size, t0 + t, m * width + t0 + t)
     else:
         for t in range(tokens):
             for m in range(rows):
                 total = np.int32(0)
                 for i in range(size):
                     total += np.int32(x[place(t, i, size)]) * np.int32(q[m * size + i])
-                out[m, t0 + t] = np.float32(total) * (unit[m] * gains[t0 + t])
+                out[m, t0 + t] = (np.float32(total) + more[m]) * (unit[m] * gains[t0 + t])
 
 
 @lent
-def mix(x, weights, factor, size, rows, tokens, out):
+def mix(x, weights, factor, more, size, rows, tokens, out):
     """Add ``factor`` times the weighted sums of paired rows to rows of ``out``.
 
     Parameters
     ----------
     x : int16, paired, from :func:`look_up`
     weights : (rows * tokens,) int16
-    factor : (rows,) float32
+    factor, more : (rows,) float32
+        ``more`` is added to the sums before.
     out : (rows * size,) float32
         Added to.
     """
@@ -270,7 +286,7 @@ def mix(x, weights, factor, size, rows, tokens, out):
         both = weights.view(np.int32)
         for at in range(0, size, 64):
             for m in range(rows):
-                _mix_eight(x, both, out, factor, at, m, size, pairs)
+                _mix_pairs(x, both, out, factor, more, at, m, size, pairs)
     else:
         for m in range(rows):
             for i in range(size):
@@ -278,4 +294,32 @@ def mix(x, weights, factor, size, rows, tokens, out):
                 for t in range(tokens):
                     at = (t - t % 2) * size + 2 * i + t % 2
                     total += np.int32(weights[m * tokens + t]) * np.int32(x[at])
-                out[m * size + i] += np.float32(total) * factor[m]
+                out[m * size + i] += (np.float32(total) + more[m]) * factor[m]
+
+
+@lent
+def in_fours(t, i, size):
+    """Where number ``i`` of token ``t`` of a tile stands in fours of tokens.
+
+    Fours of numbers, and of each, in turn, those of the first and second token, and of the third
+    and fourth.
+    """
+    return t // 4 * 4 * size + i // 4 * 16 + t % 4 // 2 * 8 + i % 4 * 2 + t % 2
+
+
+@lent
+def mix_fours(x, weights, factor, more, size, rows, tokens, out):
+    """As :func:`mix`, of numbers as :func:`in_fours` places them; ``tokens`` is a multiple of 4."""
+    if AVX2:
+        both = weights.view(np.int32)
+        for at in range(0, size, 32):
+            for m in range(rows):
+                _mix_fours(x, both, out, factor, more, at, m, size, tokens // 2)
+    else:
+        for m in range(rows):
+            for i in range(size):
+                total = np.int32(0)
+                for t in range(tokens):
+                    number = np.int32(x[in_fours(t, i, size)])
+                    total += np.int32(weights[m * tokens + t]) * number
+                out[m * size + i] += (np.float32(total) + more[m]) * factor[m]

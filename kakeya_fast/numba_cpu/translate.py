@@ -1,122 +1,138 @@
-"""Bytes become whole numbers: a table of sixteen at a time, four tokens side by side."""
+"""Codes of a page become whole numbers, by vector loops or by plain ones with the same results."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from kakeya_fast.numba_cpu import codes
+from kakeya_fast.numba_cpu.codes import ROW, WALKED, WIDEST
 from kakeya_fast.numba_cpu.jit import lent
-from kakeya_fast.numba_cpu.simd import AVX2, place
-from kakeya_fast.numba_cpu.vectors import BYTES, I64, SHORTS, Vectors, interleaved
+from kakeya_fast.numba_cpu.simd import AVX2, in_fours, place
+from kakeya_ref.tables import trellis_labels
 
-ROW = 96  # bytes of a table of sixteen: what its bytes differ in, low bytes, high bytes
+TILE = 32  # tokens that are done at once, at most
+_bits, _apart, _paired = codes.of_bits, codes.of_planes, codes.of_planes_paired
 
 
 def tables(numbers: np.ndarray) -> np.ndarray:
-    """Tables (n / 16, 96) uint8 of int16 numbers, a multiple of sixteen and at most 128 of them."""
-    out = np.zeros((len(numbers) // 16, ROW), np.uint8)
-    for k, row in enumerate(out):
-        low, high = numbers[16 * k : 16 * k + 16].astype(np.int16).view(np.uint8).reshape(16, 2).T
-        row[:] = np.concatenate([np.full(32, 16 * k, np.uint8), low, low, high, high])
+    """Tables (n / 16, 64) uint8 of int16 numbers, a multiple of sixteen."""
+    bytes_of = numbers.astype(np.int16).view(np.uint8).reshape(-1, 16, 2)
+    return np.concatenate([bytes_of[..., k] for k in (0, 0, 1, 1)], axis=1)
+
+
+def ways() -> np.ndarray:
+    """What :func:`translate` needs besides tables: (8, 64) uint8.
+
+    Row 0: what the newest four low bits of a window add to a label, and the four before, the newest
+    bit highest. Row ``n``: which two bytes hold each of eight codes of ``n`` bits, the second one
+    first, and what lifts the code to the top of both.
+
+    Rule: trellis.label.linear, query.row.bits
+    """
+    out = np.zeros((WIDEST + 1, ROW), np.uint8)
+    labels = np.asarray(trellis_labels(), np.uint8)
+    newest = [int(f"{i:04b}"[::-1], 2) for i in range(16)]
+    out[0] = np.concatenate([labels[[i << s for i in newest]] for s in (0, 0, 4, 4)])
+    for n in range(1, WIDEST + 1):
+        at = n * np.arange(8)
+        two = np.stack([at // 8 + 1, at // 8], 1).astype(np.uint8).ravel()
+        lift = (1 << at % 8).astype(np.uint16).view(np.uint8)
+        out[n] = np.concatenate([two, two, lift, lift])
     return out
 
 
-def _translates(paired: bool) -> Any:
-    @intrinsic
-    def translate(
-        typing: Any, x: Any, tables: Any, out: Any,
-        at: Any, to: Any, first: Any, stop: Any, tokens: Any, size: Any,
-    ) -> Any:  # fmt: skip
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            v = Vectors(context, builder, signature, args)
-            at, to, first, stop, tokens, size = args[3:]
-            none, beyond = ir.Constant(BYTES, None), ir.Constant(BYTES, [0x70] * 32)
-            with cgutils.for_range_slice(builder, v.constant(0), tokens, v.constant(4)) as (t, _):
-                codes = builder.bitcast(v.load(_WORDS, 0, builder.add(at, t)), BYTES)
-                sums = [cgutils.alloca_once(builder, BYTES) for _ in range(2)]
-                for each in sums:
-                    builder.store(none, each)
-                with cgutils.for_range_slice(builder, first, stop, v.constant(1)) as (k, _):
-                    row = builder.mul(k, v.constant(ROW))
-                    own, *both = (v.load(BYTES, 1, v.past(row, 32 * i)) for i in range(3))
-                    # Bytes of another sixteen reach 128 and find nothing.
-                    near = v.call("llvm.uadd.sat.v32i8", BYTES, builder.xor(codes, own), beyond)
-                    for table, each in zip(both, sums, strict=True):
-                        more = v.call("llvm.x86.avx2.pshuf.b", BYTES, table, near)
-                        builder.store(builder.or_(builder.load(each), more), each)
-                low, high = (builder.load(each) for each in sums)
-                # Tokens 0 and 2, tokens 1 and 3.
-                even, odd = (
-                    builder.bitcast(v.shuffle(low, high, interleaved(32, 16, side)), SHORTS)
-                    for side in (0, 1)
-                )
-                if paired:
-                    a, b = (v.shuffle(even, odd, interleaved(16, 8, side)) for side in (0, 1))
-                    for k in (0, 1):
-                        half = [*range(8 * k, 8 * k + 8), *range(16 + 8 * k, 24 + 8 * k)]
-                        pair = builder.mul(v.past(t, 2 * k), size)
-                        v.store(v.shuffle(a, b, half), 2, builder.add(pair, to))
-                else:
-                    # Of simd.place: eight tokens, sixteen numbers each in turn.
-                    of = builder.and_(t, v.constant(4))
-                    begin = builder.mul(builder.sub(t, of), size)
-                    begin = builder.add(begin, builder.add(to, builder.mul(of, v.constant(16))))
-                    for k, four in enumerate((even, odd, even, odd)):
-                        half = v.shuffle(four, four, range(k // 2 * 8, k // 2 * 8 + 8))
-                        v.store(half, 2, v.past(begin, 16 * k))
-            return context.get_dummy_value()
-
-        n = types.int64
-        return types.void(x, tables, out, n, n, n, n, n, n), generate
-
-    return translate
-
-
-@intrinsic
-def first_highest(typing: Any, octets: Any, at: Any) -> Any:
-    """Eight bytes from ``at`` on as a number, the first one highest, on a little-endian host."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        v = Vectors(context, builder, signature, args)
-        return v.call("llvm.bswap.i64", I64, v.load(I64, 0, args[1]))
-
-    return types.uint64(octets, types.int64), generate
-
-
-_WORDS = ir.VectorType(I64, 4)
-_apart, _paired = _translates(False), _translates(True)
-
-
 @lent
-def translate(x, tables, out, at, g, first, stop, tokens, size, paired):
-    """Numbers of eight bytes of each token of a tile, the ``g``-th eight of a row.
+def of_bits(x, p, width, state, at, tokens, out):
+    """Numbers of the codes of a tile that are rows of bits, ``width`` of them in every eight.
 
     Parameters
     ----------
-    x : uint64
-        Words of the tokens from ``at`` on, a byte a number; ``tokens`` is a multiple of 4.
-    tables : (n, 96) uint8
-        From :func:`tables`; bytes below 16 are looked up in row ``first``, and so on to ``stop``.
+    x : (words and 16 bytes more,) uint64
+        A page.
+    p : kakeya_fast.numba_cpu.walked.Plan
+    state : (:func:`room`,) uint64
+    at : int
+        Byte where the codes of the first token begin.
+    tokens : int
+        A multiple of 4.
     out : int16
-        Written: in the places of :func:`kakeya_fast.numba_cpu.simd.place`, or in pairs of tokens.
+        Written, in the places of :func:`kakeya_fast.numba_cpu.simd.place`.
     """
-    if AVX2 and paired:
-        _paired(x, tables, out, at, 16 * g, first, stop, tokens, size)
-    elif AVX2:
-        to = 8 * g % 16 + (8 * g - 8 * g % 16) * 8
-        _apart(x, tables, out, at, to, first, stop, tokens, size)
+    state[: 3 * tokens] = np.uint64(0)
+    for g in range(len(width)):
+        n = width[g]
+        if n == 0:
+            break
+        first = p.start[n]
+        if AVX2:
+            _bits(x, p.ways, p.tables, state, out, g, at, p.row, n, first, tokens, p.size)
+        else:
+            _plain_bits(x, p, state, g, at, n, tokens, out)
+        at += n
+
+
+@lent
+def of_planes(x, p, n, state, t0, tokens, paired, out):
+    """Numbers of the codes of a tile, from token ``t0`` on, of ``n`` bits in the planes of a page.
+
+    As :func:`of_bits`; or, paired, placed by :func:`kakeya_fast.numba_cpu.simd.in_fours`.
+    """
+    first = p.start[n]
+    if not AVX2:
+        _plain_planes(x, p, n, t0, tokens, paired, out)
+    elif paired:
+        _paired(x, p.ways, p.tables, state, out, p.fields, t0, n, first, tokens, p.size)
     else:
-        for t in range(tokens):
-            for i in range(8):
-                byte = x[at + t] >> np.uint64(8 * i) & np.uint64(255)
-                row, column = first + np.int64(byte >> np.uint64(4)), byte & np.uint64(15)
-                low, high = tables[row, 32 + column], tables[row, 64 + column]
-                to = place(t, 8 * g + i, size)
-                if paired:
-                    to = (t - t % 2) * size + 16 * g + 2 * i + t % 2
-                out[to] = np.int16(np.uint16(low) | np.uint16(np.uint16(high) << np.uint16(8)))
+        _apart(x, p.ways, p.tables, state, out, p.fields, t0, n, first, tokens, p.size)
+
+
+@lent
+def room(p):
+    """Words that a tile needs beside its numbers."""
+    words = np.int64(0)
+    for k in range(len(p.fields)):
+        words += p.fields[k, 0]
+    return TILE * max(words, 3)
+
+
+@lent
+def _plain(p, code, n, window, at, out):
+    """Write the number of one code; the low bits of the last eight codes, the newest highest."""
+    if n <= WALKED:
+        window = window >> 1 | (code & 1) << 7
+        label = p.ways[0, window >> 4] ^ p.ways[0, 32 + (window & 15)]
+        code = code >> 1 << 4 | np.int64(label)
+    row, column = p.start[n] + (code >> 4), code & 15
+    low, high = p.tables[row, column], p.tables[row, 32 + column]
+    out[at] = np.int16(np.uint16(low) | np.uint16(np.uint16(high) << np.uint16(8)))
+    return window
+
+
+@lent
+def _plain_bits(x, p, state, g, at, n, tokens, out):
+    octets = x.view(np.uint8)
+    for t in range(tokens):
+        window = np.int64(state[t])
+        for i in range(8):
+            begin, skip = at + t * p.row + n * i // 8, n * i % 8
+            two = np.int64(octets[begin]) << 8 | np.int64(octets[begin + 1])
+            code = two >> (16 - n - skip) & ((1 << n) - 1)
+            window = _plain(p, code, n, window, place(t, 8 * g + i, p.size), out)
+        state[t] = np.uint64(window)
+
+
+@lent
+def _plain_planes(x, p, n, t0, tokens, paired, out):
+    groups = p.size // 8
+    for t in range(tokens):
+        window = np.int64(0)
+        for i in range(p.size):
+            g, code = i // 8, np.int64(0)
+            for k in range(len(p.fields)):
+                word = x[p.fields[k, 3 + g] + (t0 + t) * p.fields[k, 0]]
+                byte = word >> np.uint64(p.fields[k, 3 + groups + g] + i % 8 * 8)
+                code |= (np.int64(byte) & p.fields[k, 1] & 255) << p.fields[k, 2]
+            to = place(t, i, p.size)
+            if paired:
+                to = in_fours(t, i, p.size)
+            window = _plain(p, code, n, window, to, out)

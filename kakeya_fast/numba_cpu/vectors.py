@@ -10,7 +10,7 @@ from numba.core import cgutils
 
 I8, I16, I32, I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
 WORDS = ir.VectorType(I64, 4)
-BYTES, SHORTS = ir.VectorType(I8, 32), ir.VectorType(I16, 16)
+HALF, BYTES, SHORTS = ir.VectorType(I8, 16), ir.VectorType(I8, 32), ir.VectorType(I16, 16)
 INTS, FLOATS = ir.VectorType(I32, 8), ir.VectorType(ir.FloatType(), 8)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hf_tiny import cache, generate, llama, model, padded, prompt
 
-from kakeya_fast.hf import fused
+from kakeya_fast.hf import decode, fused
 from kakeya_fast.hf.layer import PackedLayer
 from kakeya_fast.hf.policy import Policy
 from kakeya_fast.numba_cpu import Backend
@@ -157,3 +157,27 @@ def test_the_place_of_pages_is_worked_out_only_when_they_change():
     after = store.block_table()
     assert after is not table
     assert np.array_equal(after.length, [[32, 16], [32, 16]])
+
+
+def test_exact_tokens_by_the_library_or_without_it(monkeypatch, caplog):
+    """Rule: attend.merge, cache.attend.logged"""
+    made = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(2, 3, n, 16, generator=made) for n in (4, 9, 9))
+    calls = []
+
+    def broken(*args, **options):
+        calls.append(args)
+        raise RuntimeError("no such thing")
+
+    known = dict(decode._flash)
+    monkeypatch.setattr(decode, "_flash", known)
+    found = decode.exact(q, k, v, 0.25, None, None)
+    known["cpu"] = broken, (torch.float32,)
+    with caplog.at_level(logging.WARNING, "kakeya"):
+        plain = [decode.exact(q, k, v, 0.25, None, None) for _ in range(2)]
+    assert len(calls) == 1
+    assert "no such thing" in caplog.text
+    for each in plain:
+        torch.testing.assert_close(each, found)
+    wide = (q.double() @ k.double().transpose(2, 3) * 0.25).logsumexp(-1)
+    torch.testing.assert_close(found[1].double(), wide, rtol=0, atol=1e-5)

@@ -69,7 +69,11 @@ def test_tables_of_attention_are_those_of_the_call():
     case = made("query", "raw", pages=3, frames=2, heads=3)
     out, _ = case.run(NUMBA)
     beyond = replace(case, paged=replace(case.paged, frame=case.paged.frame + 2))
-    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] frames"):
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] frames up to 1 are"):
+        beyond.run(NUMBA)
+    beyond = replace(case, k_pages=case.k_pages[:-1], v_pages=case.v_pages[:-1])
+    beyond.paged.slots[:, :, -1] = len(beyond.k_pages)
+    with pytest.raises(ShapeError, match=r"^\[attend.operand.fits\] slots up to"):
         beyond.run(NUMBA)
     other, _ = replace(case, known=case.known[:1] * 3).run(NUMBA)
     assert np.array_equal(out[:, 0], other[:, 0])
@@ -84,31 +88,63 @@ def test_tables_of_attention_are_those_of_the_call():
 
 
 @pytest.mark.parametrize("paired", [False, True])
-@pytest.mark.parametrize("count", [16, 32, 128])
-def test_bytes_are_translated_alike_by_both_loops(monkeypatch, paired, count):
-    rng, size, tokens = np.random.default_rng(count), 64, 24
-    numbers = rng.integers(-2047, 2048, count).astype(np.int16)
-    found = translate.tables(np.concatenate([np.full(16, 9, np.int16), numbers]))
-    found[1:, :32] -= 16
-    codes = rng.integers(0, count, (8, tokens, 8)).astype(np.uint8)
-    x = codes.view(np.uint64).ravel()
+@pytest.mark.parametrize("size", [64, 192])
+@pytest.mark.parametrize("b", [1, 2, 3])
+def test_planes_are_translated_alike_by_both_loops(monkeypatch, b, size, paired):
+    """Rule: trellis.window.shift, trellis.label.linear, trellis.table.values"""
+    layout = page_layout(f"trellis:b={b}", size, 48)
+    p = walked.plan(layout, paired)
+    x = np.random.default_rng(b).integers(0, 1 << 64, layout.nbytes // 8, np.uint64)
 
     def run(own):
-        out = np.zeros(tokens * size, np.int16)
-        for g in range(8):
-            own(translate.translate)(
-                x, found, out, g * tokens, g, 1, len(found), tokens, size, paired
-            )
+        out, state = np.zeros(24 * size, np.int16), np.zeros(own(translate.room)(p), np.uint64)
+        own(translate.of_planes)(x, p, b, state, 20, 24, paired, out)
         return out
 
     fast = run(lambda f: f)
-    token, i = np.ogrid[:tokens, :size]
-    where = simd.place.py_func(token, i, size)
-    if paired:
-        where = (token - token % 2) * size + 2 * i + token % 2
-    assert np.array_equal(fast[where], numbers[codes].transpose(1, 0, 2).reshape(tokens, size))
+    places = simd.in_fours if paired else simd.place
     monkeypatch.setattr(translate, "AVX2", False)
     assert np.array_equal(fast, run(lambda f: f.py_func))
+    # The same numbers as a decoder's, halves of a whole number aside.
+    page = NUMBA.decode(x.view(np.uint8)[None], layout, basis="coefficients")[0, 20:44]
+    token, i = np.ogrid[:24, :size]
+    numbers = (fast[places.py_func(token, i, size)] + 0.5) * p.gain[x.view(np.uint8)[20:44, None]]
+    step = p.gain[x.view(np.uint8)[20:44, None]]
+    assert (np.abs(numbers - page) <= 0.5001 * step).all()
+
+
+def test_bits_are_translated_alike_by_both_loops(monkeypatch):
+    """Rule: query.row.bits, trellis.window.shift, trellis.label.linear"""
+    layout, tokens = page_layout("query:b=3.5", 64, 32), 24
+    width = np.arange(7, -1, -1)
+    p = walked._plan(layout, width[None], np.zeros((0, 0), np.int64))
+    assert p.row == 28
+    x = np.random.default_rng(1).integers(0, 1 << 64, p.nbytes // 8 + 2, np.uint64)
+
+    def run(own):
+        out, state = np.full(tokens * 64, 9, np.int16), np.ones(translate.room(p), np.uint64)
+        own(translate.of_bits)(x, p, width, state, p.codes + 4 * p.row, tokens, out)
+        return out
+
+    fast = run(lambda f: f)
+    monkeypatch.setattr(translate, "AVX2", False)
+    assert np.array_equal(fast, run(lambda f: f.py_func))
+    token, i = np.ogrid[:tokens, :64]
+    found = fast[simd.place.py_func(token, i, 64)]
+    assert (found[:, 56:] == 9).all()
+    for band, n in enumerate(width[:7]):
+        assert 1 < len(np.unique(found[:, 8 * band : 8 * band + 8])) <= 8 << n
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7])
+def test_whole_numbers_of_walks_are_their_own_negatives(n):
+    """Rule: trellis.table.values, scalar.table.lloyd-max"""
+    layout = page_layout("query:b=7", 8, 16)
+    p = walked._plan(layout, np.array([[n]]), np.zeros((0, 0), np.int64))
+    tables = p.tables[p.start[n] : p.start[n + 1]].astype(np.uint16)
+    numbers = (tables[:, :16] | tables[:, 32:48] << 8).astype(np.int16).ravel()
+    assert len(numbers) == (8 << n if n <= 3 else 1 << n)
+    assert np.array_equal(numbers, ~numbers[::-1])
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -125,13 +161,14 @@ def test_vector_loops_give_what_plain_loops_give(monkeypatch, codec, paired):
     factor = rng.random(count).astype(np.float32)
 
     unit, gains = rng.random(count).astype(np.float32), rng.random(16).astype(np.float32)
+    more = 1e6 * rng.random(count).astype(np.float32)
 
     def run(own):
         numbers = np.zeros(tokens * size, np.int16)
         sums, acc = np.zeros((count, 16), np.float32), np.ones(count * size, np.float32)
         own(simd.look_up)(page, p.fields, p.table, 4, tokens, size, paired, numbers)
-        own(simd.dots)(numbers, q, unit, gains, size, 4, tokens, sums)
-        own(simd.mix)(numbers, weights, factor, size, count, tokens, acc)
+        own(simd.dots)(numbers, q, more, unit, gains, size, 4, tokens, sums)
+        own(simd.mix)(numbers, weights, factor, more, size, count, tokens, acc)
         return numbers, sums, acc.reshape(count, -1)
 
     fast = run(lambda f: f)
@@ -150,9 +187,29 @@ def test_vector_loops_give_what_plain_loops_give(monkeypatch, codec, paired):
         assert np.array_equal(fast[0][places], plain[0][places][:, order])
         # The sums of the plain order, with queries in that order, are the same whole numbers.
         again, sums = q.reshape(count, size)[:, order].ravel(), np.zeros_like(fast[1])
-        simd.dots(fast[0], again, unit, gains, size, 4, tokens, sums)
+        simd.dots(fast[0], again, more, unit, gains, size, 4, tokens, sums)
         assert (plain[1][:, 4 : 4 + tokens] != 0).all()
         np.testing.assert_allclose(sums, plain[1], rtol=1e-6)
+
+
+def test_sums_in_fours_are_those_of_plain_loops(monkeypatch):
+    rng, size, tokens, count = np.random.default_rng(1), 96, 24, 3
+    x = rng.integers(-2047, 2047, tokens * size).astype(np.int16)
+    weights = rng.integers(0, 16384, count * tokens).astype(np.int16)
+    factor, more = rng.random((2, count)).astype(np.float32)
+
+    def run(own):
+        acc = np.ones(count * size, np.float32)
+        own(simd.mix_fours)(x, weights, factor, 1e6 * more, size, count, tokens, acc)
+        return acc.reshape(count, size)
+
+    fast = run(lambda f: f)
+    token, i = np.ogrid[:tokens, :size]
+    numbers = x[simd.in_fours.py_func(token, i, size)].astype(np.float64)
+    sums = weights.reshape(count, tokens) @ numbers + 1e6 * more[:, None]
+    np.testing.assert_allclose(fast, 1 + factor[:, None] * sums, rtol=1e-6)
+    monkeypatch.setattr(simd, "AVX2", False)
+    np.testing.assert_allclose(fast, run(lambda f: f.py_func), rtol=1e-6)
 
 
 @pytest.mark.parametrize("count", [16, 48])
@@ -169,12 +226,12 @@ def test_vector_loops_over_a_row(count):
         total = rows.exponentials(x, count, count, top)
         kept = x[1].copy()
         large = rows.largest(x, count, count, gains, 16)
-        rows.wholes(x, count, count, np.float32(1000) / large, out, 8)
-        return most, total, kept, large
+        whole = rows.wholes(x, count, count, np.float32(1000) / large, out, 8)
+        return most, total, kept, large, whole
 
     gains = rng.random(16 + count).astype(np.float32)
     out = np.full(16 + count, 7, np.int16)
-    most, total, kept, large = run(x, gains, out, np.float32(top))
+    most, total, kept, large, whole = run(x, gains, out, np.float32(top))
     assert most == np.float32(top)
     want = np.exp(2 * (before - 0.25) - top)
     np.testing.assert_allclose(kept, want, rtol=2e-5, atol=1e-37)
@@ -183,6 +240,7 @@ def test_vector_loops_over_a_row(count):
     np.testing.assert_allclose(total, kept.sum(), rtol=1e-6)
     np.testing.assert_allclose(large, (kept * gains[16:]).max(), rtol=1e-6)
     np.testing.assert_allclose(out[8:-8], kept * gains[16:] * 1000 / large, atol=0.501)
+    assert whole == out[8:-8].sum()
     assert (out[:8] == 7).all()
     assert (out[-8:] == 7).all()
     assert (x[0] == 0).all()
