@@ -139,7 +139,7 @@ class Attention:
             Of int32 tensors on the device, ``origin`` int64. That frames lie below F is
             the caller's word.
         bias : (B, H, F, M) or (B, H, M) float32, where the object has it
-        bands : (H, D / 8) int32
+        bands : (H, D / 8, 4) int32
             For keys of ``query``; see :func:`kakeya_fast.cuda.attend_values.bands`.
         count : (B,) int32, optional
             Pages of each row; those from there on are not looked at.
@@ -170,7 +170,7 @@ class Attention:
         if frames > max(1, self.frames):
             raise ShapeError(RULE, f"{frames} frames, made for {self.frames}")
         if n.kc == plan.BANDS:
-            _same(bands, (heads, n.d // 8), torch.int32, device, "bands")
+            _same(bands, (heads, n.d // 8, 4), torch.int32, device, "bands")
         operands = self._operands(k_pages, v_pages, paged)
         _same(paged.origin, (batch,), torch.int64, device, "origin")
         if count is not None:

@@ -15,7 +15,8 @@ HEAD_DIMS = (64, 128, 256)
 BITS = {"scalar": (2, 3, 4), "trellis": (2, 3, 4)}
 CALIBRATED = "query"  # of keys alone
 LOOKED_UP, WALKED, BANDS = 1, 2, 3
-BAND_NUMBERS = 368
+# Numbers of bands, and of those the ones that a byte names: codes of up to 4 bits, and zeros.
+BAND_NUMBERS, NAMED_NUMBERS = 368, 144
 # Sums of a lane: 64 registers at most, so that unpacking has room beside them.
 SUMS = 256
 ENTRY, TURN = "kakeya_attend", "kakeya_turn_queries"
@@ -69,8 +70,9 @@ class Numbers(NamedTuple):
         tiles = max(self.warps * self.stages * self.stage, self.warps * self.dv * self.rows * 4)
         rest = self.queries + self.rows * (4 + 8 * (self.warps + 1)) + 16
         codes = (self.kb, self.kc), (self.vb, self.vc)
-        rest += self.d // 2 if self.kc == BANDS else 0
-        return tiles + rest + 256 * max(_named(*c) for c in codes) + sum(_listed(*c) for c in codes)
+        if self.kc == BANDS:
+            rest += 2 * BAND_NUMBERS + 2 * self.d
+        return tiles + rest + 256 * max(_named(*c) for c in codes)
 
     @property
     def partial(self) -> int:
@@ -204,13 +206,9 @@ def _way(layout: PageLayout, looked_up: int) -> int:
 
 
 def _named(bits: int, way: int) -> int:
-    return 0 if not way or _listed(bits, way) else 120 if bits == 3 else 256
-
-
-def _listed(bits: int, way: int) -> int:
-    if way == BANDS:
-        return 2 * BAND_NUMBERS
-    return 16 << bits if way == WALKED and bits > 2 else 0
+    if way == BANDS or (way == WALKED and bits > 2):
+        return NAMED_NUMBERS if way == BANDS else 8 << bits
+    return 0 if not way else 120 if bits == 3 else 256
 
 
 def _eights(layouts: tuple[PageLayout, PageLayout], rows: int) -> int:

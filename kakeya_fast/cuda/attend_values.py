@@ -14,8 +14,10 @@ from kakeya_ref.skeletons import Skeleton, parts
 from kakeya_ref.tables import lloyd_max, trellis_values
 from kakeya_ref.types import PageLayout
 
-# Where the zeros of bands without bits are: behind the numbers of walks and of Lloyd-Max codes.
-ZEROS = 112 + 240
+# Where the numbers of a band of so many bits begin among those of bands, and zeros.
+FIRST, ZEROS = np.array([0, 0, 16, 48, 112, 144, 176, 240]), 128
+# Codes of a group, and a 1 where each group begins in a word.
+GROUPS = (4, 0x00010001), (2, 0x01010101), (1, 0x11111111)
 
 
 @lru_cache(maxsize=64)
@@ -47,11 +49,11 @@ def tables(*layouts: PageLayout) -> NDArray[np.uint32]:
 
 
 def _listed(layout: PageLayout, bf16: bool) -> NDArray[np.uint32]:
-    """Numbers that are looked up one by one, two in a word."""
+    """Numbers of which each has a name, and those of wide codes of keys, two in a word."""
     if layout.codec.id == "query":
         walks = [trellis_values(bits) for bits in range(1, WALKED + 1)]
         others = [lloyd_max(bits)[0] for bits in range(WALKED + 1, WIDEST + 1)]
-        exact = np.concatenate([*walks, *others, np.zeros(16)])
+        exact = np.concatenate([*walks, others[0], np.zeros(16), *others[1:]])
     elif layout.codec.id == "trellis" and layout.codec.integer("b") > 2:
         exact = trellis_values(layout.codec.integer("b"))
     else:
@@ -60,7 +62,7 @@ def _listed(layout: PageLayout, bf16: bool) -> NDArray[np.uint32]:
 
 
 def bands(heads: Sequence[Skeleton], layout: PageLayout) -> NDArray[np.uint32]:
-    """Words of the bands of each head's keys, (H, D / 8), as kernels/attend_bands.cuh reads them.
+    """Words of the bands of each head's keys, (H, D / 8, 4), as kernels/attend_bands.cuh has them.
 
     Rule: query.bits.greedy, query.spread.descending, codec.table.finite
 
@@ -71,12 +73,14 @@ def bands(heads: Sequence[Skeleton], layout: PageLayout) -> NDArray[np.uint32]:
     made = []
     for known in heads:
         part = parts(known.bodies[0], layout.codec, layout.head_dim)
-        width = widths(part.spread, band_bits(layout.codec, layout.head_dim))
-        walked, none = width <= WALKED, width == 0
-        number = np.where(walked, 8 << width, ZEROS - 240 + (1 << width)) - 16
-        begin = np.cumsum(width) - width
-        word = width | np.where(walked, 0, 8) | number << 4 | begin << 16
-        made.append(np.where(none, 1 | ZEROS << 4, word))
+        bits = widths(part.spread, band_bits(layout.codec, layout.head_dim))
+        none, width = bits == 0, np.maximum(bits, 1)
+        begin = np.where(none, 0, np.cumsum(bits) - bits)
+        first = np.where(none, ZEROS, FIRST[width])
+        word = first | width << 9 | begin << 16 | (width > WALKED).astype(np.int64) << 31
+        # Groups of 4, 2 and 1 codes of up to 4 bits; wider ones do not come apart at once.
+        masks = [((1 << size * np.minimum(width, 4)) - 1) * ones for size, ones in GROUPS]
+        made.append(np.stack([word, *masks], 1))
     return np.stack(made).astype(np.uint32)
 
 

@@ -78,7 +78,7 @@ class Tables:
         return Beside(words, self._borrow(("which",), (known.of_page,), lambda: which, "tables"))
 
     def bands(self, layout: PageLayout, known: Any, heads: int) -> Tensor:
-        """Words of the bands of the keys of each head: (H, D / 8) int32.
+        """Words of the bands of the keys of each head: (H, D / 8, 4) int32.
 
         Rule: codec.table.given, codec.table.shape, attend.operand.fits
 

@@ -29,15 +29,27 @@ KAKEYA_FN void stage_named(Attend p, const Block& k, int warp, bool v,
   }
 }
 
-/// The numbers of a stream that are looked up one by one into shared memory.
-KAKEYA_FN void stage_listed(Attend p, const Block& k, int warp, bool v) {
-  const int words = listed_bytes(code_of_stream(p, v)) / 4;
-  const int from = LISTED + (v ? listed_bytes(code_of_stream(p, false)) / 4 : 0);
+/// Numbers that have a name each: word `i` of the list has two of them.
+KAKEYA_FN void stage_numbers(Attend p, const Block& k, int warp, bool v) {
+  const int keys = p.KC == CALIBRATED ? BAND_NUMBERS : named_bytes(code_of_stream(p, false));
+  const int from = LISTED + (v && one_by_one(code_of_stream(p, false)) ? keys / 2 : 0);
   KAKEYA_ROLLED
-  for (int i = warp * WARP; i < words; i += p.warps * WARP) {
+  for (int i = warp; i < named_bytes(code_of_stream(p, v)); i += p.warps) {
+    const Lane<u32> both = lookup_global<u32>(k.a->tables, i64(from + i / 2), true);
+    const Lane<u32> w = both >> u32(i % 2 * 16) & 0xffffu;
+    const int to = shared_named(p) + 256 * i + (v ? 128 : 0);
+    write_shared<1>(k.shared, cast<u32>(lane_number() * 4 + to), true, &w);
+  }
+}
+
+/// All numbers of bands, two in a word.
+KAKEYA_FN void stage_list(Attend p, const Block& k, int warp) {
+  KAKEYA_ROLLED
+  for (int i = warp * WARP; i < BAND_NUMBERS / 2; i += p.warps * WARP) {
     const Lane<int> at = lane_number() + i;
-    const Lane<u32> w = lookup_global<u32>(k.a->tables, cast<i64>(at + from), at < words);
-    write_shared<1>(k.shared, cast<u32>(at * 4 + shared_listed(p, v)), at < words, &w);
+    const Lane<bool> on = at < BAND_NUMBERS / 2;
+    const Lane<u32> w = lookup_global<u32>(k.a->tables, cast<i64>(at + LISTED), on);
+    write_shared<1>(k.shared, cast<u32>(at * 4 + shared_listed(p)), on, &w);
   }
 }
 
@@ -60,18 +72,27 @@ KAKEYA_FN void attend_begin(Attend p, const Block& k, int warp, State& s) {
   for (int row = warp + p.warps; row < rows_of(p) && !p.framed; row += p.warps) {
     stage_query(p, k, 0, row, read_query(p, k, 0, row), queries);
   }
-  if (warp == 0 && p.KC == CALIBRATED) stage_bands(p, k.head, k.a->bands, k.shared);
-  if (p.KC != PERMUTED) stage_named(p, k, warp, false, keys);
-  if (p.VC != PERMUTED) stage_named(p, k, warp, true, values);
-  if (one_by_one(code_of_stream(p, false))) stage_listed(p, k, warp, false);
-  if (one_by_one(code_of_stream(p, true))) stage_listed(p, k, warp, true);
+  if (one_by_one(code_of_stream(p, false))) {
+    stage_numbers(p, k, warp, false);
+  } else if (p.KC != PERMUTED) {
+    stage_named(p, k, warp, false, keys);
+  }
+  if (one_by_one(code_of_stream(p, true))) {
+    stage_numbers(p, k, warp, true);
+  } else if (p.VC != PERMUTED) {
+    stage_named(p, k, warp, true, values);
+  }
+  if (p.KC != CALIBRATED) return;
+  stage_list(p, k, warp);
+  if (warp == 0) stage_bands(p, k.head, k.a->bands, k.shared);
 }
 
 /// Step 2: all tiles of the warp.
 KAKEYA_FN void attend_run(Attend p, const Block& k, int warp, State& s) {
   const AttendArgs& a = *k.a;
+  const u8* queries = k.shared + shared_queries(p);
   Queries q;
-  if (!p.framed) q = take_queries(p, k.shared + shared_queries(p));
+  if (!p.framed) q = take_queries(p, queries);
   const Values keys = make_values(p, false, a.tables, k.shared);
   const Values values = make_values(p, true, a.tables, k.shared);
   KAKEYA_UNROLL
@@ -96,7 +117,14 @@ KAKEYA_FN void attend_run(Attend p, const Block& k, int warp, State& s) {
     if (p.framed) q = take_rows(p, stage + turned_at(p));
     Logits y[TILES_M];
     KAKEYA_UNROLL
-    for (int m = 0; m < p.T / 16; ++m) multiply_keys(p, stage, 16 * m, keys, q, y[m]);
+    for (int m = 0; m < p.T / 16; ++m) {
+      if (p.KC == CALIBRATED) {
+        const u8* given = p.framed ? stage + turned_at(p) : queries;
+        multiply_bands(p, stage, given, 16 * m, keys, y[m]);
+      } else {
+        multiply_keys(p, stage, 16 * m, keys, q, y[m]);
+      }
+    }
     soften(p, k, stage, q, s, y);
     KAKEYA_UNROLL
     for (int m = 0; m < p.T / 16; ++m) multiply_values(p, stage, 16 * m, values, y[m], s);

@@ -14,15 +14,15 @@ namespace kakeya {
 ///
 /// Rule: page.plane.strided
 KAKEYA_FN Lane<int> field_of(Code c, const Lane<int>& o, const Lane<int>& n) {
-  if (c.way == CALIBRATED) return (o % (c.d / 32) * 4 + o / (c.d / 32)) * 8 + n;
+  if (c.way == CALIBRATED) return (o % (c.d / 32) * 4 + o / (c.d / 32)) * 8 + 7 - n;
   if (c.b == 4) return o * 4 + n / 2 + n % 2 * (c.d / 2);
   if (names_four(c)) return o * 2 + n / 4 + n % 4 * (c.d / 4);
   return o / 2 * 4 + n / 2 + (o % 2 + n % 2 * 2) * (c.d / 4);
 }
 
 // Where the values of codes are: 8 numbers of 16 bits in registers, low and high bytes apart, or
-// in shared memory, where a byte of codes is half of the address of what it names, or all of them
-// in a list; and the bands of keys, see attend_bands.cuh.
+// in shared memory, where a byte of codes is half of the address of what it names; and where a list
+// of numbers and the bands of keys are, see attend_bands.cuh.
 struct Values {
   Lane<u32> low[2], high[2];
   const u8 *named, *listed, *bands;
@@ -34,7 +34,7 @@ KAKEYA_FN Values make_values(Attend p, bool v, const u32* table, const u8* share
   const Code c = code_of_stream(p, v);
   Values values;
   values.named = shared + shared_named(p);
-  values.listed = shared + shared_listed(p, v);
+  values.listed = shared + shared_listed(p);
   values.bands = shared + shared_bands(p);
   const Lane<u32> lane = cast<u32>(lane_number());
   values.bank = (names_four(c) ? lane % 16u * 8u : lane * 4u) + (v ? 128u : 0u);
@@ -56,23 +56,28 @@ struct Codes {
   Lane<u32> octets[OCTETS], signs[WORDS], labels[OCTETS];
 };
 
+/// The numbers that 8 bytes name: byte i of both words, the even ones first.
+KAKEYA_FN void expand_bytes(const Values& v, const Lane<u32>& even, const Lane<u32>& odd,
+                            Lane<u32>* w) {
+  KAKEYA_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    Lane<u32> first, second;
+    shared_words<1>(v.named, permute(even, v.bank, 0x6504u + u32(16 * i)), &first);
+    shared_words<1>(v.named, permute(odd, v.bank, 0x6504u + u32(16 * i)), &second);
+    w[i] = permute(first, second, 0x5410u);
+  }
+}
+
 /// The 8 numbers of an octet, two in a word.
 template <int OCTETS>
 KAKEYA_FN void expand(Code c, const Values& v, const Codes<OCTETS>& codes, int e, Lane<u32>* w) {
   const Lane<u32>& octet = codes.octets[e];
   if (one_by_one(c)) {
-    KAKEYA_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      Lane<u32> two[2];
-      KAKEYA_UNROLL
-      for (int j = 0; j < 2; ++j) {
-        // Rule: trellis.table.values
-        const u32 at = u32(8 * i + 4 * j);
-        const Lane<u32> upper = (octet >> at & 14u) << 3u, label = codes.labels[e] >> at & 15u;
-        two[j] = shared_half(v.listed, (upper | label) * 2u);
-      }
-      w[i] = two[0] | two[1] << 16u;
-    }
+    // Rule: trellis.table.values
+    const Lane<u32>& label = codes.labels[e];
+    const Lane<u32> even = (label & 0x0f0f0f0fu) | (octet << 3u & 0x70707070u);
+    const Lane<u32> odd = (label >> 4u & 0x0f0f0f0fu) | (octet >> 1u & 0x70707070u);
+    expand_bytes(v, even, odd, w);
     return;
   }
   if (names_four(c)) {

@@ -49,7 +49,7 @@ KAKEYA_FN constexpr Code code_of_stream(Attend p, bool v) {
 /// Whether a byte names four numbers of 2 bits, and not two of a nibble each.
 KAKEYA_FN constexpr bool names_four(Code c) { return c.b == 2 && c.way == LOOKED_UP; }
 
-/// Whether each number is looked up by itself, among all that its codec knows.
+/// Whether a byte names one number, of all that the codec knows.
 KAKEYA_FN constexpr bool one_by_one(Code c) {
   return c.way == CALIBRATED || (c.way == WALKED && c.b > 2);
 }
@@ -81,7 +81,7 @@ struct AttendArgs {
   const int* frame;                    // of page n of row b: at b*page_row + n
   int frames;                          // F; 1 unless framed
   u8* turned;                          // queries as stage_queries leaves them, of every frame
-  const u32* bands;                    // (H, D / 8): the bands of a head's keys, see attend_bands.cuh
+  const u32* bands;                    // (H, D / 8, 4): of a head's keys, see attend_bands.cuh
   const u32* tables;
   float scaling, softcap;
   int window, pages, heads, rows, queries;  // rows: M; row m is query token m % queries
@@ -95,11 +95,12 @@ struct AttendArgs {
 
 // Words of the table, for K and then V: 16 numbers (of a walk, those of the lower half), the low and
 // the high bytes of 8 of them, and the exponent that a scale byte of 0 would stand for, as a float;
-// then the numbers that are looked up one by one, two in a word.
+// then, two in a word, the numbers of which each has a name, and those of wide codes of keys.
 constexpr int NUMBERS = 0, BYTES = 32, EXPONENTS = 40, LISTED = 42;
 
-// Numbers of bands: of walks of 1 to 3 bits, Lloyd-Max ones of 4 to 7 bits, zeros.
-constexpr int BAND_NUMBERS = 16 + 32 + 64 + 16 + 32 + 64 + 128 + 16;
+// Numbers of bands: of walks of 1 to 3 bits, of codes of 4 bits, zeros; then of codes of 5 to 7 bits.
+constexpr int NAMED_NUMBERS = 16 + 32 + 64 + 16 + 16;
+constexpr int BAND_NUMBERS = NAMED_NUMBERS + 32 + 64 + 128;
 
 KAKEYA_FN constexpr int base_bits(int b) { return b == 3 ? 2 : b; }
 KAKEYA_FN constexpr int rows_of(Attend p) { return 8 * p.NT; }
@@ -135,24 +136,20 @@ KAKEYA_FN constexpr int shared_flag(Attend p) {
 }
 // What bytes name: 256 bytes a byte, half of them for K, in copies for all banks.
 KAKEYA_FN constexpr int named_bytes(Code c) {
-  return c.way == PERMUTED || one_by_one(c) ? 0 : c.b == 3 ? 0x78 : 256;
+  if (one_by_one(c)) return c.way == CALIBRATED ? NAMED_NUMBERS : 8 << c.b;
+  return c.way == PERMUTED ? 0 : c.b == 3 ? 0x78 : 256;
 }
 KAKEYA_FN constexpr int shared_named(Attend p) { return shared_flag(p) + 16; }
-// Numbers that are looked up one by one, 2 bytes each. Up to 64 of them lie in different banks, or
-// in one word.
-KAKEYA_FN constexpr int listed_bytes(Code c) {
-  return !one_by_one(c) ? 0 : c.way == CALIBRATED ? 2 * BAND_NUMBERS : 16 << c.b;
-}
-KAKEYA_FN constexpr int shared_listed(Attend p, bool v) {
-  const Code k = code_of_stream(p, false);
-  return shared_named(p) + 256 * larger(named_bytes(k), named_bytes(code_of_stream(p, true))) +
-         (v ? listed_bytes(k) : 0);
+// All numbers of bands, 2 bytes each, and 16 bytes about each band.
+KAKEYA_FN constexpr int shared_listed(Attend p) {
+  return shared_named(p) + 256 * larger(named_bytes(code_of_stream(p, false)),
+                                        named_bytes(code_of_stream(p, true)));
 }
 KAKEYA_FN constexpr int shared_bands(Attend p) {
-  return shared_listed(p, true) + listed_bytes(code_of_stream(p, true));
+  return shared_listed(p) + (p.KC == CALIBRATED ? 2 * BAND_NUMBERS : 0);
 }
 KAKEYA_FN constexpr int shared_bytes(Attend p) {
-  return shared_bands(p) + (p.KC == CALIBRATED ? p.D / 8 * 4 : 0);
+  return shared_bands(p) + (p.KC == CALIBRATED ? p.D / 8 * 16 : 0);
 }
 
 // A partial result in the work space: numbers [slot][row], then [largest exponent, sum][row].

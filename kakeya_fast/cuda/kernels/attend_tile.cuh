@@ -48,6 +48,33 @@ KAKEYA_FN Queries take_queries(Attend p, const u8* staged) {
 // of the token 8 after it.
 using Logits = Lane<float>[TILES_N][4];
 
+/// Keys by bands: rolled, so that few registers hold what is on its way; so queries are read again.
+KAKEYA_FN void multiply_bands(Attend p, const u8* stage, const u8* queries, int token,
+                              const Values& values, Logits& y) {
+  const Lane<int> row = lane_number() / 4 + token;
+  Band upper = first_band(p, row), lower = first_band(p, row + 8);
+  KAKEYA_UNROLL
+  for (int n = 0; n < p.NT; ++n) {
+    KAKEYA_UNROLL
+    for (int r = 0; r < 4; ++r) y[n][r] = 0.0f;
+  }
+  KAKEYA_ROLLED
+  for (int e = 0; e < p.D / 32; ++e) {
+    Lane<u32> a[4], b[4];
+    expand_band(values, stage + codes_at(p, false), e, upper, a);
+    expand_band(values, stage + codes_at(p, false), e, lower, b);
+    KAKEYA_UNROLL
+    for (int n = 0; n < p.NT; ++n) {
+      KAKEYA_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        Lane<u32> w[2];
+        take_fragment(queries, (2 * e + i) * p.NT + n, w);
+        multiply<F16>(y[n], a[2 * i], b[2 * i], a[2 * i + 1], b[2 * i + 1], w[0], w[1]);
+      }
+    }
+  }
+}
+
 KAKEYA_FN void multiply_keys(Attend p, const u8* stage, int token, const Values& values,
                              const Queries& q, Logits& y) {
   const Lane<int> lane = lane_number();
@@ -55,14 +82,8 @@ KAKEYA_FN void multiply_keys(Attend p, const u8* stage, int token, const Values&
   const Code c = code_of_stream(p, false);
   const Lane<int> part = lane % 4;
   Codes<K_OCTETS> upper, lower;
-  Band upper_band, lower_band;
-  if (c.way == CALIBRATED) {
-    upper_band = first_band(p, lane / 4 + token);
-    lower_band = first_band(p, lane / 4 + (token + 8));
-  } else {
-    take_codes(c, p.T, codes, lane / 4 + token, part, part / 2, p.D / 32, upper);
-    take_codes(c, p.T, codes, lane / 4 + (token + 8), part, part / 2, p.D / 32, lower);
-  }
+  take_codes(c, p.T, codes, lane / 4 + token, part, part / 2, p.D / 32, upper);
+  take_codes(c, p.T, codes, lane / 4 + (token + 8), part, part / 2, p.D / 32, lower);
   Logits odd;
   KAKEYA_UNROLL
   for (int n = 0; n < p.NT; ++n) {
@@ -72,13 +93,8 @@ KAKEYA_FN void multiply_keys(Attend p, const u8* stage, int token, const Values&
   KAKEYA_UNROLL
   for (int e = 0; e < p.D / 32; ++e) {
     Lane<u32> a[4], b[4];
-    if (c.way == CALIBRATED) {
-      expand_band(values, codes, e, upper_band, a);
-      expand_band(values, codes, e, lower_band, b);
-    } else {
-      expand(c, values, upper, e, a);
-      expand(c, values, lower, e, b);
-    }
+    expand(c, values, upper, e, a);
+    expand(c, values, lower, e, b);
     KAKEYA_UNROLL
     for (int n = 0; n < p.NT; ++n) {
       const int even_tile = 2 * e * p.NT + n, odd_tile = even_tile + p.NT;

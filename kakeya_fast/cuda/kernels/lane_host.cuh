@@ -53,6 +53,11 @@ struct Lane {
     for (int i = 0; i < WARP; ++i) c.of[i] = !a.of[i];
     return c;
   }
+  friend Lane operator~(const Lane& a) {
+    Lane c;
+    for (int i = 0; i < WARP; ++i) c.of[i] = ~a.of[i];
+    return c;
+  }
   Lane& operator+=(const Lane& b) { return *this = *this + b; }
   Lane& operator|=(const Lane& b) { return *this = *this | b; }
 };
