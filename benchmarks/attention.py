@@ -3,7 +3,8 @@
 Against torch's attention over dense fp32 and bf16 of the same shapes (every backend it offers,
 query heads of a group as heads or as queries; the fastest counts), and a model through
 ``generate`` against ``DynamicCache``. Every shape is judged against float64 before it is timed.
-Rows are saved one by one; a run of the same code goes on where the last one stopped. Exit code 0:
+Rows are saved one by one; a run of the same code goes on where the last one stopped, and
+``--generation`` measures ``generate`` alone, anew, and leaves the rows of another run. Exit code 0:
 all within their error.
 """
 
@@ -179,6 +180,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="per shape, at least")
     parser.add_argument("--codec", action="append", help="default: a selection")
     parser.add_argument("--quick", action="store_true", help="one shape, no model")
+    parser.add_argument("--generation", action="store_true", help="a model alone; rows stay")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--context", type=int, default=8192, help="of the model")
     parser.add_argument("--new", type=int, default=32, help="tokens that are generated")
@@ -189,6 +191,12 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     backend = get_backend("numba", "cpu")
     codecs = list(args.codec or CODECS)
+    if args.generation:
+        result = json.loads(args.out.read_text("utf-8"))
+        result["generation"] = generated(args)
+        save(result, args.out, rows=False)
+        print(markdown(result))
+        return 0
     result = begun(args.out, args.threads, args.clock, codecs)
     if "copy_rate" not in result:
         result["copy_rate"] = copy_rate(args.clock)
@@ -200,10 +208,18 @@ def main() -> int:
             print(shape, _best(result["rows"][-1]), flush=True)
             save(result, args.out)
     if not args.quick and "generation" not in result:
-        result["generation"] = generation(args.model, args.context, args.new, args.clock)
+        result["generation"] = generated(args)
     save(result, args.out)
     print("\n" + markdown(result))
     return 0
+
+
+def generated(args: argparse.Namespace) -> dict[str, Any]:
+    """A model through ``generate``, and where and with which code that was measured."""
+    about = machine.describe() | {"code": machine.code(), "threads": args.threads}
+    found = generation(args.model, args.context, args.new, args.clock)
+    about["machine"]["load_after"] = list(os.getloadavg())
+    return found | {"about": about}
 
 
 def begun(path: Path, threads: int, clock: str, codecs: list[str]) -> dict[str, Any]:
@@ -218,9 +234,10 @@ def begun(path: Path, threads: int, clock: str, codecs: list[str]) -> dict[str, 
     return new
 
 
-def save(result: dict[str, Any], path: Path) -> None:
+def save(result: dict[str, Any], path: Path, rows: bool = True) -> None:
     """Write what there is so far."""
-    result["machine"]["load_after"] = list(os.getloadavg())
+    if rows:
+        result["machine"]["load_after"] = list(os.getloadavg())
     result["targets"] = verdicts(result)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -24,13 +24,13 @@ def verdicts(result: dict[str, Any]) -> list[dict[str, Any]]:
             shape = "context {context}, batch {batch}, G {groups}, D {head_dim}".format(**row)
             found.append({"what": f"{TARGET} against SDPA, {shape}", "want": 1.0, "got": got})
     if "generation" in result:
-        rates = {k: median(result["generation"][k]["tokens_per_second"]) for k in KINDS}
-        got = rates["packed"] / rates["dynamic"]
-        found.append({"what": "tokens a second against DynamicCache", "want": 1.0, "got": got})
+        made = result["generation"]
+        own = median(made["dynamic"]["tokens_per_second"])
+        for kind in (kind for kind in made["codecs"] if kind in made):
+            what = f"{'/'.join(made['codecs'][kind])}, tokens a second against DynamicCache"
+            got = median(made[kind]["tokens_per_second"]) / own
+            found.append({"what": what, "want": 1.0, "got": got})
     return [v | {"met": v["got"] >= v["want"]} for v in found]
-
-
-KINDS = ("dynamic", "packed")
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -80,6 +80,14 @@ def _row(row: dict[str, Any], codecs: list[str], rate: float) -> str:
 
 
 def _generation(made: dict[str, Any]) -> list[str]:
+    about, where = made.get("about"), []
+    if about:
+        before, after = (about["machine"][k][0] for k in ("load_before", "load_after"))
+        where = [
+            f"Commit {about['commit']}, {about['date']}; {about['threads']} threads; load "
+            f"{before:.1f} before, {after:.1f} after.",
+            "",
+        ]
     lines = [
         "",
         f"`{made['model']}` at {made['context']} tokens through `generate`, {made['new']} new, "
@@ -87,6 +95,7 @@ def _generation(made: dict[str, Any]) -> list[str]:
         "Peak is memory of the process above that before the cache was made; same is how many of "
         "the first new tokens are those of `DynamicCache`.",
         "",
+        *where,
         "| cache | tokens a second | cache holds, MB | peak, MB | same |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,7 @@ def made(**seconds):
         "dynamic": {"tokens_per_second": [4.0, 6.0, 5.0], "peak": [3e6], "held": 2e6,
                     "same_first_tokens": 2},
         "packed": {"tokens_per_second": [4.0], "peak": [1e6], "held": 1e6, "same_first_tokens": 1},
+        "about": {"commit": "y", "date": "e", "threads": 3, "machine": machine},
     }  # fmt: skip
     result = {"machine": machine, "rows": [row], "generation": generation} | shown
     return result | {"targets": verdicts(result)}
@@ -38,7 +41,8 @@ def test_the_fastest_of_torch_counts_and_losses_are_said():
     assert [v["met"] for v in result["targets"]] == [True, False]
     text = markdown(result)
     assert "Targets: 1 of 2 met." in text
-    assert "- missed: tokens a second against DynamicCache: 0.80 times" in text
+    assert "- missed: a/b, tokens a second against DynamicCache: 0.80 times" in text
+    assert "Commit y, e; 3 threads; load 0.0 before, 0.0 after." in text
     assert "20.00 (1.5x, 0.1)" in text
     assert "| `a/b` | 4.00 | 1 | 1 | 1 |" in text
     assert "c/d" not in text
@@ -54,6 +58,22 @@ def test_a_run_goes_on_with_rows_of_the_same_code_and_options(tmp_path):
     assert attention.begun(path, 2, "wall", ["raw"])["rows"] == first["rows"]
     for other in ((1, "wall", ["raw"]), (2, "cpu", ["raw"]), (2, "wall", ["fp8"])):
         assert attention.begun(path, *other)["rows"] == []
+
+
+def test_a_model_alone_leaves_the_rows_of_another_run(tmp_path, monkeypatch, capsys):
+    path, old = tmp_path / "found.json", made(**{"scalar:b=4": 1.0, "float32 flash": 2.0})
+    attention.save(old, path, rows=False)
+    fresh = old["generation"] | {"new": 77}
+    del fresh["about"]
+    monkeypatch.setattr(attention, "generation", lambda *_: fresh)
+    monkeypatch.setattr("sys.argv", ["x", "--generation", "--out", str(path), "--threads", "1"])
+    assert attention.main() == 0
+    found = json.loads(path.read_text("utf-8"))
+    assert found["rows"] == old["rows"]
+    assert (found["commit"], found["machine"]) == ("x", old["machine"])
+    assert found["generation"]["new"] == 77
+    assert found["generation"]["about"]["code"] == attention.machine.code()
+    assert "77 new" in capsys.readouterr().out
 
 
 def test_a_wrong_kernel_is_not_timed():
