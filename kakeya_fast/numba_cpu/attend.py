@@ -136,6 +136,7 @@ def run(
     Rule: attend.merge, attend.memory.bounded
     """
     rows, heads, _, m, _ = q.shape
+    q = q if q.strides[-1] == q.itemsize else np.ascontiguousarray(q)
     size, pages = layouts[1].head_dim, paged.slots.shape[2]
     k, v = (_side(x, c, s) for x, c, s in zip(layouts, kernels, (False, True), strict=True))
     if tables is not None:

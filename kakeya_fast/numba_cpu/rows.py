@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kakeya_fast.numba_cpu.vectors import FLOATS, I32, INTS, Vectors
+from kakeya_fast.numba_cpu.vectors import FLOATS, I32, I64, INTS, Vectors
 
 LOG2E = 1.4426950408889634
 LEAST = -87.0  # below, an exponential is taken as zero
@@ -66,6 +66,27 @@ class _Row(Vectors):
         exponent = b.add(b.fptosi(whole, INTS), self.ints(127))
         scale = b.bitcast(b.shl(exponent, self.ints(23)), FLOATS)
         return b.select(far, b.fmul(value, scale), self.floats(0))
+
+
+def _copies(kind: Any) -> Any:
+    @intrinsic
+    def copies(typing: Any, x: Any, at: Any, count: Any, out: Any) -> Any:
+        """Numbers ``at .. at + count`` of ``x``, as they lie in memory, to the start of ``out``."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            v = Vectors(context, builder, signature, args)
+            step = v.constant(kind.count)
+            with cgutils.for_range_slice(builder, v.constant(0), args[2], step) as (i, _):
+                v.store(v.load(kind, 0, builder.add(args[1], i)), 3, i)
+            return context.get_dummy_value()
+
+        return types.void(x, types.int64, types.int64, out), generate
+
+    return copies
+
+
+# Counts are multiples of eight floats, and of two words.
+copy_floats, copy_words = _copies(FLOATS), _copies(ir.VectorType(I64, 2))
 
 
 def _sizes(add: Any) -> Any:

@@ -14,9 +14,9 @@ import numpy as np
 
 from kakeya_fast.numba_cpu.codes import WALKED, WIDEST
 from kakeya_fast.numba_cpu.jit import lent, serial
-from kakeya_fast.numba_cpu.lanes import copy
 from kakeya_fast.numba_cpu.narrow import STEP, TILE, finish, heavies, take
 from kakeya_fast.numba_cpu.planes import plane_table
+from kakeya_fast.numba_cpu.rows import copy_floats, copy_words
 from kakeya_fast.numba_cpu.simd import dots, field_table, mix_fours
 from kakeya_fast.numba_cpu.translate import of_bits, of_planes, room, tables, ways
 from kakeya_ref.layout import band_bits
@@ -145,7 +145,10 @@ def scratch(p, rows, tokens, size):
 
 @lent
 def load(p, s, q, head):
-    """Take queries (M, D) of a head in as whole numbers; none where a band has no bits."""
+    """Take queries (M, D) of a head, rows side by side in memory, in as whole numbers.
+
+    None where a band has no bits.
+    """
     s[7][0] = head % len(p.width)
     width, active = p.width[s[7][0]], 0
     for band in range(len(width)):
@@ -153,8 +156,7 @@ def load(p, s, q, head):
     row = s[5]
     row[active:] = np.float32(0)
     for m in range(len(q)):
-        for i in range(active):
-            row[i] = q[m, i]
+        copy_floats(q, m * q.strides[0] // q.itemsize, active, row)
         s[6][m] = np.float32(0.5) * take(p, s, m)
 
 
@@ -162,7 +164,7 @@ def load(p, s, q, head):
 def read(p, s, page):
     """Take a page in; some encoder can have written it."""
     gains, words, octets = s[4], s[8], s[9]
-    copy(page, words[: len(page)])
+    copy_words(page, 0, len(page), words)
     for t in range(p.tokens):
         gains[t] = p.gain[octets[p.scales + t]]
     return True

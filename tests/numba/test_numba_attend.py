@@ -298,3 +298,13 @@ def test_codecs_with_a_table_of_their_own_are_refused():
     with pytest.raises(Unsupported, match=r"^\[backend.codec.offered\]"):
         replace(made(), layouts=(layout, layout), k_pages=np.zeros((99, layout.nbytes), np.uint8),
                 v_pages=np.zeros((99, layout.nbytes), np.uint8)).run(NUMBA)  # fmt: skip
+
+
+def test_queries_may_have_any_strides():
+    """Rule: attend.operand.fits"""
+    case = made("query", "trellis:b=3", (64, 64), 16, frames=2, pages=5)
+    wide = np.zeros((*case.q.shape[:-1], 2 * case.q.shape[-1]), np.float32)
+    wide[..., ::2] = case.q
+    for q in (wide[..., ::2], np.asfortranarray(case.q), case.q[..., ::-1].copy()[..., ::-1]):
+        for a, b in zip(replace(case, q=q).run(NUMBA), case.run(NUMBA), strict=True):
+            assert np.array_equal(a, b)
