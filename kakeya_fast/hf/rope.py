@@ -101,12 +101,12 @@ class Rope:
             first, second = slice(0, n), slice(n, 2 * n)
         x, matrix = x.permute(0, 3, 1, 2)[..., None], matrix.transpose(0, 1)[:, :, None]
         a, b, by_a, by_b = x[:, first], x[:, second], matrix[first], matrix[second]
-        rest = x[:, 2 * n :] * matrix[2 * n :]
-        out = rest.new_empty(len(x), 2 * n + min(1, rest.shape[1]), *rest.shape[2:])
+        rest = min(1, x.shape[1] - 2 * n)
+        out = x.new_empty(len(x), 2 * n + rest, *x.shape[2:4], matrix.shape[-1])
         torch.mul(a, by_a, out=out[:, :n]).addcmul_(b, by_b)
         torch.mul(a, by_b, out=out[:, n : 2 * n]).addcmul_(b, by_a, value=-1)
-        if rest.shape[1]:
-            out[:, 2 * n] = rest.sum(1)
+        if rest:
+            out[:, 2 * n] = (x[:, 2 * n :] * matrix[2 * n :]).sum(1)
         return out
 
     def pairs(self, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], F64]:

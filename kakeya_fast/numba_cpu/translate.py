@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from kakeya_fast.numba_cpu import codes
@@ -20,6 +22,7 @@ def tables(numbers: np.ndarray) -> np.ndarray:
     return np.concatenate([bytes_of[..., k] for k in (0, 0, 1, 1)], axis=1)
 
 
+@cache
 def ways() -> np.ndarray:
     """What :func:`translate` needs besides tables: (8, 64) uint8.
 

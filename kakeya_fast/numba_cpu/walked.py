@@ -78,7 +78,7 @@ def plan_of(layout: PageLayout, known: Any) -> Plan:
             return made
     bodies = [body for table in known for body in table.bodies]
     spreads = [parts(body, layout.codec, layout.head_dim).spread for body in bodies]
-    width = np.stack([_shared_out(s, band_bits(layout.codec, layout.head_dim)) for s in spreads])
+    width = _shared_out(np.stack(spreads), band_bits(layout.codec, layout.head_dim))
     made = _plan(layout, width, np.zeros((0, 0), np.int64))
     if len(_known) >= KNOWN:
         _known.clear()
@@ -87,13 +87,13 @@ def plan_of(layout: PageLayout, known: Any) -> Plan:
 
 
 def _shared_out(spread: np.ndarray, bits: int) -> np.ndarray:
-    """Bits of every band. Rule: query.bits.greedy"""
-    width = np.zeros(len(spread), np.int64)
-    savings = np.append(band_savings(), np.float32(-np.inf))
+    """Bits of every band, of bands (heads, D / 8). Rule: query.bits.greedy"""
+    width, heads = np.zeros(spread.shape, np.int64), np.arange(len(spread))
+    # Nothing is saved in a band of the most bits, whatever its spread.
+    savings = np.append(band_savings(), np.float32(0))
     for _ in range(bits):
-        # Nothing is saved in a band of the most bits, whatever its spread.
-        saved = np.where(width < WIDEST, spread * savings[np.minimum(width, WIDEST - 1)], -1)
-        width[np.argmax(saved)] += 1
+        saved = np.where(width < WIDEST, spread * savings[width], np.float32(-1))
+        width[heads, saved.argmax(1)] += 1
     return width
 
 
