@@ -14,6 +14,7 @@ from kakeya_fast.cuda import attend_values, books, params
 from kakeya_fast.cuda.launch import refuse_while_capturing
 from kakeya_ref.errors import ShapeError
 from kakeya_ref.registry import table_kind
+from kakeya_ref.skeletons import Skeleton
 from kakeya_ref.types import PageLayout
 
 
@@ -90,13 +91,17 @@ class Tables:
             books.checked(None, layout, 1)
         if len(known) != heads:
             raise ShapeError("attend.operand.fits", f"{len(known)} tables for {heads} KV heads")
-        tables = [books.checked(each, layout, 1) for each in known]
-        return self._borrow(
-            (layout, "bands"),
-            tuple(table.bodies for table in tables),
-            lambda: attend_values.bands(tables, layout).view(np.int32),
-            f"tables of {layout}",
-        )
+        for each in known:
+            if not isinstance(each, Skeleton):
+                books.checked(each, layout, 1)  # says what it wants
+
+        def make() -> NDArray[np.int32]:
+            tables = [books.checked(each, layout, 1) for each in known]
+            return attend_values.bands(tables, layout).view(np.int32)
+
+        # A decode step asks for every layer: what is at hand is not looked at again.
+        bodies = tuple(each.bodies for each in known)
+        return self._borrow((layout, "bands"), bodies, make, f"tables of {layout}")
 
     def _borrow(
         self, key: tuple[Any, ...], arrays: tuple[NDArray[Any], ...], make: Any, what: str
