@@ -30,6 +30,7 @@ from benchmarks.damage_settings import (
     half,
     make_tables,
     make_trials,
+    name_of,
     table_folder,
 )
 from benchmarks.damage_trials import Trials
@@ -198,11 +199,6 @@ def _about(loaded: Loaded, text: Any, ctx: int, count: int, tables: Any) -> dict
                      "layers": "all attention layers, sliding ones included"},
         "calibration": {"tokens_a_text": TOKENS, "ctx": CTX, "context": CONTEXT, "tables": shown},
     }  # fmt: skip
-
-
-def name_of(row: Row) -> str:
-    """``keys/values@tables``."""
-    return f"{row[0]}/{row[1]}" + (f"@{row[2]}" if row[2] else "")
 
 
 def _say(what: str) -> None:

@@ -29,7 +29,7 @@ def main() -> None:
     lines = ["# Damage of calibrated keys and trellis values", ""]
     for path in sorted(RESULTS.glob("*-main.json")):
         lines += page(json.loads(path.read_text("utf-8")), path)
-    parts = (("reach", reached), ("long", far), ("prose", foreign), ("code", foreign))
+    parts = (("short", learned_briefly), ("long", far), ("prose", foreign), ("code", foreign))
     for part, render in (*parts, ("open", choices)):
         for path in sorted(RESULTS.glob(f"*-{part}.json")):
             lines += render(json.loads(path.read_text("utf-8")))
@@ -109,34 +109,34 @@ def page(data: dict[str, Any], path: Path) -> list[str]:
     ]
 
 
-def reached(data: dict[str, Any]) -> list[str]:
-    """What the gain's second rule changed: the table, and its targets against ``scalar`` above."""
+def learned_briefly(data: dict[str, Any]) -> list[str]:
+    """Tables that take two cores minutes: the table, and its targets against ``scalar`` above."""
     name, found = data["model"]["name"], by_setting(data)
-    main = json.loads((RESULTS / f"{name}-main.json").read_text("utf-8"))
+    text, options = TABLES["short"]
     lines = [
-        f"## {name}: with [query.gain.reach]",
+        f"## {name}: tables of {options['tokens']} tokens",
         "",
-        "Same passages and protocol as above, measured after the gain's second rule came in, on "
-        f"{where(data)}; {TABLES['short'][1]['tokens']} tokens of {TABLES['short'][0][0]} in the "
-        "tables `short`. Ratios are to the rows of `scalar` above, which the rule does not touch. "
-        "*Before*: KL of the same codec above, with tables `f32`.",
+        f"Same passages and protocol as above, with tables of {options['tokens']} tokens of "
+        f"{text[0]}, on {where(data)}. Ratios are to the rows of `scalar` above. *More*: KL of the "
+        "same codec above, with tables `f32`.",
         "",
-        "| keys/values@tables | coded bits | n | KL, nats | before | ΔPPL | top-1 |",
+        "| keys/values | coded bits | n | KL, nats | more | ΔPPL | top-1 |",
         "|---|---|---|---|---|---|---|",
     ]
-    before, codecs = by_setting(main), {}
+    main = by_setting(json.loads((RESULTS / f"{name}-main.json").read_text("utf-8")))
+    codecs = {}
     for setting, units in found.items():
         some = list(units.values())
         kl, dnll, top = (mean(some, c) for c in (KL, DNLL, AGREE))
-        same = setting.partition("@")[0] + "@f32"
-        codecs[same] = some
-        old = before.get(same)
-        was = f"{mean(list(old.values()), KL).mean:.4f}" if old else "–"
+        pair = setting.partition("@")[0]
+        codecs[f"{pair}@f32"] = some
+        more = main.get(f"{pair}@f32")
+        told = f"{mean(list(more.values()), KL).mean:.4f}" if more else "–"
         lines.append(
-            f"| `{setting}` | {bits(some[0])[2]:.3f} | {len(some)} | {_span(kl, 4)} | {was} | "
+            f"| `{pair}` | {bits(some[0])[2]:.3f} | {len(some)} | {_span(kl, 4)} | {told} | "
             f"{_percent(dnll)} | {100 * top.mean:.1f} % |"
         )
-    scalar = {s: list(u.values()) for s, u in before.items() if "scalar" in s}
+    scalar = {s: list(u.values()) for s, u in main.items() if "scalar" in s}
     rows = [row for row in targets(scalar | codecs, name) if "not measured" not in row]
     return [*lines, "", *(row.replace("@f32", "") for row in rows)]
 

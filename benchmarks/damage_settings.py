@@ -114,11 +114,10 @@ OPEN: tuple[Row, ...] = (
     ("query:b=3", "trellis:b=2", "f32"),
     ("query:b=2", "trellis:b=3", "f32"),
 )  # fmt: skip
-# Measured after [query.gain.reach] came in; the other parts before.
-REACH: tuple[Row, ...] = (
-    *(("query:b=3", "trellis:b=3", tables) for tables in ("f32", "short")),
-    *(("query:b=2", "trellis:b=2", tables) for tables in ("f32", "short")),
-    *(("query:b=2.5", "trellis:b=2", tables) for tables in ("f32", "short")),
+SHORT: tuple[Row, ...] = (
+    ("query:b=3", "trellis:b=3", "short"),
+    ("query:b=2", "trellis:b=2", "short"),
+    ("query:b=2.5", "trellis:b=2", "short"),
     ("query:b=3", "raw", "short"),
     ("query:b=2", "raw", "short"),
 )
@@ -129,8 +128,13 @@ PARTS: dict[str, tuple[int, int, str, tuple[Row, ...]]] = {
     "code": (1024, 16, "code-b", CODE),
     "prose": (1024, 16, "workshop-b", PROSE),
     "open": (1024, 8, "workshop-b", OPEN),
-    "reach": (1024, 16, "workshop-b", REACH),
+    "short": (1024, 16, "workshop-b", SHORT),
 }
+
+
+def name_of(row: Row) -> str:
+    """``keys/values@tables``."""
+    return f"{row[0]}/{row[1]}" + (f"@{row[2]}" if row[2] else "")
 
 
 def half(name: str) -> Text:

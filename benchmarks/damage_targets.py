@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.damage_settings import PARTS, name_of
 from kakeya_fast.quality.stats import DRAWS, SEED, tail_share
 
 Unit = dict[str, Any]
@@ -42,11 +43,13 @@ BEYOND = 0.75
 
 
 def by_setting(data: dict[str, Any]) -> dict[str, dict[int, Unit]]:
-    """Units by setting and passage."""
-    found: dict[str, dict[int, Unit]] = {}
+    """Units by setting and passage, settings in the order of the plan."""
+    found: dict[str, dict[int, Unit]] = {
+        name_of(row): {} for part in PARTS.values() for row in part[3]
+    }
     for unit in data["units"]:
         found.setdefault(unit["setting"], {})[unit["passage"]] = unit
-    return found
+    return {name: units for name, units in found.items() if units}
 
 
 def targets(found: dict[str, list[Unit]], model: str) -> list[str]:

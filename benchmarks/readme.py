@@ -126,10 +126,6 @@ def calibrated() -> list[str]:
     for path in sorted((RESULTS / "damage").glob("*-main.json")):
         data = load(path)
         found = by_setting(data)
-        later = path.with_name(path.name.replace("-main", "-reach"))
-        if later.exists():
-            # The codec as it is now, with the tables at hand.
-            found |= {k.partition("@")[0] + "@f32": u for k, u in by_setting(load(later)).items()}
         for name in COMPARED:
             units = list(found[name].values())
             kl, dnll = (mean(units, column) for column in (KL, DNLL))
