@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from kakeya_ref.contract import Backend
-from kakeya_ref.errors import UsageError
+from kakeya_ref.errors import Unsupported, UsageError
 
 GROUP = "kakeya.backends"
 METHODS = ("supports", "encode", "decode")
@@ -29,7 +29,7 @@ def load_backend(target: str | object) -> tuple[Backend, str]:
     Raises
     ------
     UsageError
-        Nothing loads under that name, or what loads is no backend.
+        Nothing loads under that name, what loads is no backend, or it cannot be made here.
     """
     if not isinstance(target, str):
         return _instance(target, repr(target)), _nameable(target)
@@ -56,7 +56,10 @@ def _entry_point(name: str) -> str:
 
 def _instance(found: Any, shown: str) -> Backend:
     made = isinstance(found, type) or (callable(found) and not hasattr(found, "encode"))
-    backend = found() if made else found
+    try:
+        backend = found() if made else found
+    except Unsupported as error:
+        raise UsageError("backend.name.explicit", f"{shown} cannot be made: {error}") from error
     missing = [m for m in METHODS if not callable(getattr(backend, m, None))]
     if missing:
         raise UsageError("backend.name.explicit", f"{shown} has no {', '.join(missing)}")

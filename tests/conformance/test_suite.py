@@ -338,3 +338,18 @@ def test_every_named_rule_stands_in_the_spec():
 
 def test_check_type_is_exported():
     assert isinstance(all_checks()[0], Check)
+
+
+def absent() -> None:
+    """A backend whose device is not there."""
+    raise Unsupported("backend.name.explicit", "no such device")
+
+
+def test_a_backend_that_cannot_be_made_is_said_in_a_line(capsys):
+    """Rule: backend.name.explicit"""
+    name = f"{__name__}:absent"
+    assert main([name]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith(f"[backend.name.explicit] {name} cannot be made: ")
+    assert "no such device" in told
