@@ -18,7 +18,6 @@ from benchmarks import gpu_tables
 from benchmarks.gpu_attention_race import TOKENS, Packed, Shape
 from kakeya_fast.cuda import attend_values
 from kakeya_fast.cuda.attend import Attention
-from kakeya_fast.cuda.attend_plan import Tuning
 from kakeya_fast.hf import framed
 from kakeya_fast.hf.keytables import LayerTables
 from kakeya_fast.hf.rope import Rope
@@ -44,22 +43,9 @@ class Framed(Packed):
         back = back.expand(shape.batch, -1)
         self.waves = self.tables.rope.rows(back, shape.head_dim, torch.float32)
 
-    def attention(self, tuned: Tuning | None = None, splits: int | None = None) -> Attention:
-        """The object that carries out the calls, each for some of the frames."""
-        s = self.shape
-        return Attention(
-            self.launcher,
-            self.layouts,
-            batch=s.batch,
-            heads=s.heads,
-            rows=s.groups * s.queries,
-            pages=self.step,
-            dtype=torch.float32,
-            bias=True,
-            frames=self.step,
-            tuned=tuned,
-            splits=splits,
-        )
+    def kind(self) -> dict[str, Any]:
+        """Each call is for some of the frames."""
+        return {"pages": self.step, "frames": self.step, "dtype": torch.float32, "bias": True}
 
     def calls(self, attention: Attention) -> list[Callable[[], object]]:
         """One for each set of pages."""

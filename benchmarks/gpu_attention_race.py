@@ -103,11 +103,14 @@ class Packed:
             batch=s.batch,
             heads=s.heads,
             rows=s.groups * s.queries,
-            pages=self.pages,
-            dtype=torch.bfloat16,
             tuned=tuned,
             splits=splits,
+            **self.kind(),
         )
+
+    def kind(self) -> dict[str, Any]:
+        """What else the object is made for."""
+        return {"pages": self.pages, "dtype": torch.bfloat16}
 
     def calls(self, attention: Attention) -> list[Callable[[], object]]:
         """One for each set of pages."""
