@@ -162,32 +162,34 @@ def _attend(
         read_k, read_v = k.clone(), v.clone()
         read_k[:, :, inside] = damage.keys(module.layer_idx, k[:, :, inside])
         read_v[:, :, inside] = damage.values(v[:, :, inside])
-    group = q.shape[1] // k.shape[1]
-    kk, rk, rv = (x[0].repeat_interleave(group, 0) for x in (k, read_k, read_v))
-    dv = (v - read_v)[0].repeat_interleave(group, 0)
-    out = torch.empty_like(q[0])
-    window = getattr(module, "sliding_window", None)
-    # Page by page of queries: only what they may see is computed.
+    out = torch.empty_like(q)
+    window = getattr(module, "sliding_window", None) or tokens
+    # Eight pages of queries at a time: what they may not see is hardly computed.
     bounds = [(0, SINKS), *((a, a + PAGE) for a in range(SINKS, end, PAGE)), (end, tokens)]
-    for group_of in _joined(bounds, 8):
-        a, b = group_of[0][0], group_of[-1][1]
-        low = max(0, a - window + 1) if window else 0
-        score = q[0, :, a:b] @ rk[:, low:b].transpose(1, 2)
-        for x, y in group_of:
-            own = q[0, :, x:y] @ kk[:, x:y].transpose(1, 2)
-            score[:, x - a : y - a, x - low : y - low] = own
-        score *= scaling
+    owner = torch.bucketize(
+        torch.arange(tokens, device=q.device),
+        torch.tensor([stop for _, stop in bounds], device=q.device),
+        right=True,
+    )
+    for some in _joined(bounds, 8):
+        a, b = some[0][0], some[-1][1]
+        low = max(0, a - window + 1)
         rows = torch.arange(a, b, device=q.device)[:, None]
         columns = torch.arange(low, b, device=q.device)
-        hidden = columns > rows
-        if window:
-            hidden |= columns <= rows - window
-        weight = score.masked_fill_(hidden, -torch.inf).softmax(-1)
-        out[:, a:b] = weight @ rv[:, low:b]
-        for x, y in group_of:
-            own = weight[:, x - a : y - a, x - low : y - low]
-            out[:, x:y] += own @ dv[:, x:y]
-    return out.transpose(0, 1)[None].contiguous(), None
+        seen = (columns <= rows) & (columns > rows - window)
+        own = seen & (owner[low:b] == owner[a:b, None])
+        # Every key as it was read, then those of the queries' pages once more, exact.
+        keys = torch.cat([read_k[:, :, low:b], k[:, :, a:b]], 2)
+        values = torch.cat([read_v[:, :, low:b], v[:, :, a:b]], 2)
+        out[:, :, a:b] = nn.functional.scaled_dot_product_attention(
+            q[:, :, a:b],
+            keys,
+            values,
+            torch.cat([seen & ~own, own[:, a - low :]], 1),
+            scale=scaling,
+            enable_gqa=True,
+        )
+    return out.transpose(1, 2).contiguous(), None
 
 
 def _joined(bounds: list[tuple[int, int]], count: int) -> list[list[tuple[int, int]]]:

@@ -124,7 +124,7 @@ SHORT: tuple[Row, ...] = (
 # Tokens of a passage, number of passages, text, rows.
 PARTS: dict[str, tuple[int, int, str, tuple[Row, ...]]] = {
     "main": (1024, 16, "workshop-b", BOTH + KEYS + VALUES),
-    "long": (8192, 4, "workshop-b", LONG),
+    "long": (8192, 16, "workshop-b", LONG),
     "code": (1024, 16, "code-b", CODE),
     "prose": (1024, 16, "workshop-b", PROSE),
     "open": (1024, 8, "workshop-b", OPEN),
