@@ -76,6 +76,8 @@ LONG: tuple[Row, ...] = (
     ("query:b=2", "raw", "near"),
     ("query:b=2", "raw", "far"),
 )
+# On books, which have room for more passages.
+BOOKS = LONG[:4]
 # Text that no calibration but its own has seen: source code.
 CODE: tuple[Row, ...] = (
     ("scalar:b=2", "raw", ""),
@@ -124,7 +126,8 @@ SHORT: tuple[Row, ...] = (
 # Tokens of a passage, number of passages, text, rows.
 PARTS: dict[str, tuple[int, int, str, tuple[Row, ...]]] = {
     "main": (1024, 16, "workshop-b", BOTH + KEYS + VALUES),
-    "long": (8192, 16, "workshop-b", LONG),
+    "long": (8192, 4, "workshop-b", LONG),
+    "books": (8192, 16, "books", BOOKS),
     "code": (1024, 16, "code-b", CODE),
     "prose": (1024, 16, "workshop-b", PROSE),
     "open": (1024, 8, "workshop-b", OPEN),

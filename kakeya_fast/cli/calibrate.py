@@ -13,7 +13,7 @@ from kakeya_fast.cli.screen import Json, bar, emit, to_be_written
 def calibrate(
     model: Annotated[str, typer.Option(help="smollm2-135m, gemma3-270m or a local folder.")],
     text: Annotated[
-        list[str], typer.Option(help="manual, workshop, code or a UTF-8 file; repeatable.")
+        list[str], typer.Option(help="manual, workshop, books, code or a UTF-8 file; repeatable.")
     ],
     out: Annotated[
         Path, typer.Option(callback=to_be_written, help="Where the tables go: a safetensors file.")

@@ -50,7 +50,9 @@ def demo(
     tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 32,
     passages: Annotated[int, typer.Option(help="Passages for the quality columns.")] = 3,
     passage_tokens: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
-    text: Annotated[str, typer.Option(help="manual, workshop, code or a UTF-8 file.")] = "manual",
+    text: Annotated[
+        str, typer.Option(help="manual, workshop, books, code or a UTF-8 file.")
+    ] = "manual",
     calibrate_on: Annotated[
         str, typer.Option(help="Another text, for the tables of calibrated keys.")
     ] = "code",

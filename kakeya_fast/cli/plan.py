@@ -18,7 +18,7 @@ def plan(
     model: Annotated[str, typer.Option(help="smollm2-135m, gemma3-270m or a local folder.")] = (
         "smollm2-135m"
     ),
-    text: Annotated[str, typer.Option(help="Text to measure on: manual, workshop or a file.")] = (
+    text: Annotated[str, typer.Option(help="manual, workshop, books, code or a UTF-8 file.")] = (
         "workshop"
     ),
     k: Annotated[Many | None, typer.Option("--k", help="Candidate for keys; repeatable.")] = None,

@@ -25,7 +25,9 @@ def quality(
         Many | None,
         typer.Option(help="key-codec/value-codec@page=512,residual=0,exact=0..1; repeatable."),
     ] = None,
-    text: Annotated[str, typer.Option(help="manual, workshop or a UTF-8 file.")] = "manual",
+    text: Annotated[
+        str, typer.Option(help="manual, workshop, books, code or a UTF-8 file.")
+    ] = "manual",
     ctx: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
     passages: Annotated[int, typer.Option(help="Disjoint passages.")] = 8,
     chunk: Annotated[int, typer.Option(help="Tokens of a forward pass.")] = 512,

@@ -18,7 +18,7 @@ Settings = Annotated[
     typer.Option(help="key-codec/value-codec@page=512,residual=0,metric=TEXT; repeatable."),
 ]
 How = Annotated[str, typer.Option(help="inforward, snapshot or both.")]
-TextOption = Annotated[str, typer.Option(help="manual, workshop or a UTF-8 file.")]
+TextOption = Annotated[str, typer.Option(help="manual, workshop, books, code or a UTF-8 file.")]
 Ctx = Annotated[int, typer.Option(help="Tokens of a passage.")]
 Passages = Annotated[int, typer.Option(help="Disjoint passages.")]
 Backend = Annotated[str, typer.Option(help="auto, or a backend's name.")]

@@ -15,14 +15,13 @@ from pathlib import Path
 from kakeya_fast.quality.fetch import Package, fetch
 from kakeya_ref.errors import Malformed, UsageError
 
-WORKSHOP = Package(
+CORPUS = Package(
     "brotli==1.2.1",
     "brotli-1.2.1.tar.gz",
     "02b2f7b5a83485efe448a44ddf7983def05c3bb1dcf917d4f7154070260e13de",
     7.4,
 )
-WORKSHOP_MEMBER = "brotli-1.2.1/tests/testdata/lcet10.txt"
-
+MEMBERS = "brotli-1.2.1/tests/testdata/"
 
 CODE = (
     "argparse", "tarfile", "typing", "inspect", "subprocess", "doctest", "pickletools",
@@ -64,17 +63,33 @@ def manual() -> Text:
 
 def workshop() -> Text:
     """Proceedings of a Library of Congress workshop of 1992, public domain, plain English prose."""
-    archive = fetch(WORKSHOP)
-    with tarfile.open(archive) as tar:
-        member = tar.extractfile(WORKSHOP_MEMBER)
-        if member is None:
-            raise Malformed("model.fetch.sha256", f"{archive.name} lacks {WORKSHOP_MEMBER}")
-        text = unique_paragraphs(member.read().decode("latin-1").replace("\r\n", "\n"))
+    text = unique_paragraphs(_members("lcet10.txt"))
     return Text(
         "workshop",
         "Workshop on Electronic Texts, Library of Congress 1992 (Canterbury corpus)",
         text,
     )
+
+
+def books() -> Text:
+    """Paradise Lost, Alice and As You Like It, public domain: long texts, for long passages."""
+    text = unique_paragraphs(_members("plrabn12.txt", "alice29.txt", "asyoulik.txt"))
+    return Text("books", "Milton, Carroll and Shakespeare (Canterbury corpus)", text)
+
+
+def _members(*names: str) -> str:
+    archive = fetch(CORPUS)
+    found = []
+    with tarfile.open(archive) as tar:
+        for name in names:
+            try:
+                member = tar.extractfile(MEMBERS + name)
+            except KeyError:
+                member = None
+            if member is None:
+                raise Malformed("model.fetch.sha256", f"{archive.name} lacks {name}")
+            found.append(member.read().decode("latin-1").replace("\r\n", "\n"))
+    return "\n\n".join(found)
 
 
 def code() -> Text:
@@ -87,7 +102,9 @@ def code() -> Text:
     return Text("code", "modules of the standard library of this Python, as source", text)
 
 
-NAMED: dict[str, Callable[[], Text]] = {"manual": manual, "workshop": workshop, "code": code}
+NAMED: dict[str, Callable[[], Text]] = {
+    "manual": manual, "workshop": workshop, "books": books, "code": code,
+}  # fmt: skip
 
 
 def load_text(name_or_path: str) -> Text:
