@@ -104,8 +104,8 @@ OPEN: tuple[Row, ...] = (
     ("query:b=2", "raw", "ridge3"),
     ("query:b=2", "raw", "ridge1"),
     *((f"trial:{what}", "raw", "") for what in (
-        "", "band=16", "band=32", "gain=0", "gain=4", "quantiser=lloyd", "quantiser=walk",
-        "metric=no", "turn=no", "shrink=0.01", "shrink=0.1",
+        "", "band=16", "band=32", "gain=0", "steps=0", "gain=4,steps=1", "quantiser=lloyd",
+        "quantiser=walk", "metric=no", "turn=no", "shrink=0.01", "shrink=0.1",
     )),
     ("raw", "trellis:b=2", ""),
     ("raw", "trial:metric=no", ""),

@@ -23,6 +23,8 @@ from kakeya_fast.torch_ops.walk import Walk
 from kakeya_ref.tables import band_savings, lloyd_max
 
 FLOOR, RIDGE, CAP, WALKED = 1e-9, 1e-2, 7, 3
+# Bits from which a component raises its token's gain rather than leave its table.
+REACHED = 4
 # Decibels above the bound of trellis codes of 1, 2, 3 and more bits.
 GAPS = (0.0, 0.6, 0.8, 1.0, 1.1, 1.1, 1.1, 1.1)
 FRAME, CONTEXT = 32, 8192
@@ -40,6 +42,8 @@ class Trial:
         Components that share bits, a power of two.
     gain : int
         Bits of a token's gain; 0: none.
+    steps : int
+        Values of the gain an octave; 0: as many as float32 has.
     quantiser : str
         ``mixed``, ``lloyd`` or ``walk`` in every band.
     metric : bool
@@ -53,6 +57,7 @@ class Trial:
     b: float = 2.0
     band: int = 8
     gain: int = 8
+    steps: int = 8
     quantiser: str = "mixed"
     metric: bool = True
     shrink: float = 0.0
@@ -62,7 +67,8 @@ class Trial:
     def parse(text: str) -> Trial:
         """Of ``trial:band=16,gain=0``."""
         given = dict(x.split("=") for x in text.partition(":")[2].split(",") if x)
-        kinds = {"b": float, "band": int, "gain": int, "quantiser": str, "shrink": float}
+        whole = dict.fromkeys(("band", "gain", "steps"), int)
+        kinds = whole | {"b": float, "quantiser": str, "shrink": float}
         flags = {"metric", "turn"}
         return Trial(**{k: v == "yes" if k in flags else kinds[k](v) for k, v in given.items()})
 
@@ -111,9 +117,7 @@ class Bands:
     def coded(self, x: Tensor) -> Tensor:
         """(M, D) -> what comes back, (M, D)."""
         y = (x - self.mean) @ self.rows
-        gain = y.square().mean(1, keepdim=True).sqrt().clamp(min=1e-20)
-        if not self.trial.gain:
-            gain = torch.ones_like(gain)
+        gain = self._gain(y)
         z = y / gain
         back = [c[torch.bucketize(z[:, i, None], t)] for i, (c, t) in enumerate(self.tables)]
         if self.wide < len(self.width):
@@ -121,6 +125,20 @@ class Bands:
             parts = rest.split(1 << 14)
             back += [torch.cat([self.walk.values(self.walk.search(p).long()) for p in parts])]
         return (torch.cat(back, 1) * gain) @ self.basis + self.mean
+
+    def _gain(self, y: Tensor) -> Tensor:
+        if not self.trial.gain:
+            return torch.ones_like(y[:, :1])
+        gain = y.square().mean(1, keepdim=True).sqrt()
+        # Rule: query.gain.reach
+        tops = [c[-1] for (c, _), b in zip(self.tables, self.width, strict=False) if b >= REACHED]
+        if tops:
+            reach = y[:, : len(tops)].abs() / torch.stack(tops)
+            gain = torch.maximum(gain, reach.amax(1, keepdim=True))
+        gain = gain.clamp(min=1e-20)
+        if not self.trial.steps:
+            return gain
+        return torch.exp2((gain.log2() * self.trial.steps).round() / self.trial.steps)
 
 
 class Trials(Damage):

@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
+import torch
+
 from benchmarks import damage, damage_settings
 from benchmarks.damage_settings import PARTS, half, make_trials
-from benchmarks.damage_trials import Trial
+from benchmarks.damage_trials import Bands, Trial
 
 
 @pytest.mark.parametrize("part", list(PARTS))
@@ -55,6 +58,16 @@ def test_trials_are_read_from_their_names():
     assert (trial.band, trial.gain, trial.metric, trial.turn) == (16, 0, False, True)
     assert trial.bits(64) == 2.0
     assert Trial.parse("trial:b=2.5").bits(64) == 2.625
+
+
+@pytest.mark.parametrize(("steps", "most"), [(0, 0.02), (8, 0.1)])
+def test_a_trial_reaches_the_leading_component_of_a_token(steps, most):
+    # [query.gain.reach]: the widest band has one direction, and a token has far more of it.
+    variance = 2.0 ** -np.arange(64.0)
+    made = Bands(Trial(steps=steps, turn=False), np.zeros(64), np.diag(variance), np.eye(64), "cpu")
+    x = torch.zeros(1, 64)
+    x[0, 0] = 100.0
+    assert float((made.coded(x) - x).norm()) < most * 100
 
 
 def test_moments_of_values_are_those_of_the_passes(small):
