@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.damage_far import far
 from benchmarks.damage_open import choices, foreign
 from benchmarks.damage_settings import TABLES
 from benchmarks.damage_targets import by_setting, targets
@@ -29,7 +30,13 @@ def main() -> None:
     lines = ["# Damage of calibrated keys and trellis values", ""]
     for path in sorted(RESULTS.glob("*-main.json")):
         lines += page(json.loads(path.read_text("utf-8")), path)
-    parts = (("short", learned_briefly), ("long", far), ("prose", foreign), ("code", foreign))
+    parts = (
+        ("short", learned_briefly),
+        ("long", far),
+        ("books", far),
+        ("prose", foreign),
+        ("code", foreign),
+    )
     for part, render in (*parts, ("open", choices)):
         for path in sorted(RESULTS.glob(f"*-{part}.json")):
             lines += render(json.loads(path.read_text("utf-8")))
@@ -139,39 +146,6 @@ def learned_briefly(data: dict[str, Any]) -> list[str]:
     scalar = {s: list(u.values()) for s, u in main.items() if "scalar" in s}
     rows = [row for row in targets(scalar | codecs, name) if "not measured" not in row]
     return [*lines, "", *(row.replace("@f32", "") for row in rows)]
-
-
-def far(data: dict[str, Any]) -> list[str]:
-    """Damage by position in a long context."""
-    model, found = data["model"], by_setting(data)
-    spans = ((1024, 2048), (2048, 4096), (6144, 8192))
-    lines = [
-        f"## {model['name']}: 8192 tokens, by position",
-        "",
-        "ΔPPL (and KL) of the tokens at these positions; the tables know the first 2048 positions.",
-        "",
-        "| keys/values@tables | n | "
-        + " | ".join(f"{a}–{b}" for a, b in spans)
-        + " | last over first |",
-        "|---|---|" + "---|" * (len(spans) + 1),
-    ]
-    for name, units in found.items():
-        cells, kept = [], []
-        for a, b in spans:
-            parts = [
-                r
-                for u in units.values()
-                for r in u["buckets"]
-                if a <= r[0] and r[0] < b and r[0] >= 1024
-            ]
-            total = np.array(parts)[:, 1:].sum(0)
-            ppl, kl = math.expm1(total[DNLL - 1] / total[0]), total[KL - 1] / total[0]
-            cells.append(f"{100 * ppl:+.1f} % ({kl:.4f})")
-            kept.append(ppl)
-        lines.append(
-            f"| `{name}` | {len(units)} | " + " | ".join(cells) + f" | {kept[-1] / kept[0]:.2f} |"
-        )
-    return [*lines, ""]
 
 
 def _bits(b: float) -> str:
