@@ -15,12 +15,11 @@ from pathlib import Path
 
 from benchmarks import gpu_plan
 from benchmarks.gpu_record import Record, last
-from benchmarks.gpu_run import TIMED_OUT
+from benchmarks.gpu_run import TIMED_OUT, no_gpu
 from kakeya_ref.errors import Unsupported
 
 RESULTS = Path(__file__).parent / "results"
 TARGET = "kakeya_fast.cuda:Backend"
-NO_GPU = 3
 ROW_SECONDS = 0.2
 STEP_SECONDS = 0.15
 PREFILL_SECONDS = 1.0
@@ -213,8 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run = Record(args.out, args.minutes, args.commit, again=args.again)
     except (ImportError, Unsupported) as error:
-        print(f"no GPU that the CUDA backend can use: {error}", file=sys.stderr)
-        return NO_GPU
+        return no_gpu(error)
     carry_out(run, parts)
     print((args.out / f"{run.name}.md").read_text("utf-8"))
     return 1 if run.failed else 0

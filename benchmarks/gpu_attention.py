@@ -22,10 +22,12 @@ from benchmarks import machine, resume
 from benchmarks.gpu_attention_framed import Framed
 from benchmarks.gpu_attention_race import Packed, Shape
 from benchmarks.gpu_conform import compile_all
+from benchmarks.gpu_run import no_gpu
 from kakeya_fast.cuda import attend_plan, params
 from kakeya_fast.cuda import compile as compiler
 from kakeya_fast.cuda.attend_plan import Tuning
 from kakeya_fast.cuda.compile import Unit
+from kakeya_ref.errors import Unsupported
 from kakeya_ref.layout import page_layout
 from kakeya_ref.types import Basis, PageLayout
 
@@ -186,8 +188,12 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--codecs", nargs="+", default=CODECS)
     options.add_argument("--no-dense", action="store_true", help="for tuning: no comparison")
     told = options.parse_args(argv)
-    begun, device = time.monotonic(), cuda_device("cuda")
-    launcher = CupyLauncher(device)
+    begun = time.monotonic()
+    try:
+        device = cuda_device("cuda")
+        launcher = CupyLauncher(device)
+    except (ImportError, Unsupported) as error:
+        return no_gpu(error)
     path, result = begun_result(device, told.out)
     plan = [
         (shape, codec, left)

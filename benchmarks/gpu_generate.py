@@ -24,6 +24,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from benchmarks import gpu_tables, machine, resume
 from benchmarks.gpu_attention import CALIBRATED, attending, streams
 from benchmarks.gpu_conform import Recorder
+from benchmarks.gpu_run import no_gpu
 from kakeya_fast.cuda import attend_plan
 from kakeya_fast.cuda import compile as compiler
 from kakeya_fast.cuda.compile import Unit
@@ -31,6 +32,7 @@ from kakeya_fast.hf import build_kakeya_cache
 from kakeya_fast.hf.keytables import KeyTables, LayerTables, fingerprint
 from kakeya_fast.hf.rope import Rope
 from kakeya_fast.selftest import prove
+from kakeya_ref.errors import Unsupported
 from kakeya_ref.layout import page_layout
 from kakeya_ref.registry import parse_codec
 
@@ -308,8 +310,13 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--codecs", nargs="+", default=list(CODECS))
     options.add_argument("--seconds", type=float, default=75)
     told = options.parse_args(argv)
-    begun, device = time.monotonic(), cuda_device("cuda")
-    count = compile_all(units(told.codecs, Model()), CupyLauncher(device).arch, 60)
+    begun = time.monotonic()
+    try:
+        device = cuda_device("cuda")
+        arch = CupyLauncher(device).arch
+    except (ImportError, Unsupported) as error:
+        return no_gpu(error)
+    count = compile_all(units(told.codecs, Model()), arch, 60)
     print(f"compiled {count} in {time.monotonic() - begun:.0f} s", flush=True)
     result = run(
         Model(),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+NO_GPU = 3
 TIMED_OUT = 124
 TAIL = 1500
 
@@ -37,3 +38,9 @@ def command(words: Sequence[str], seconds: float) -> Outcome:
 def python(words: Sequence[str], seconds: float) -> Outcome:
     """:func:`command` with this interpreter."""
     return command((sys.executable, *words), seconds)
+
+
+def no_gpu(why: Exception) -> int:
+    """Say that there is none, and why; the exit code of a benchmark that needs one."""
+    print(f"no GPU that the CUDA backend can use: {why}", file=sys.stderr)
+    return NO_GPU

@@ -13,8 +13,10 @@ from hostlaunch import HostLauncher
 
 from benchmarks import (
     gpu,
+    gpu_attention,
     gpu_bandwidth,
     gpu_conform,
+    gpu_generate,
     gpu_plan,
     gpu_prefill,
     gpu_record,
@@ -38,8 +40,9 @@ def test_the_plan_names_all_that_would_be_done(capsys) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_leaves_with_3(capsys, tmp_path) -> None:
-    assert gpu.main(["--out", str(tmp_path / "out")]) == gpu.NO_GPU == 3
+@pytest.mark.parametrize("bench", [gpu, gpu_attention, gpu_generate])
+def test_without_a_gpu_it_leaves_with_3(bench, capsys, tmp_path) -> None:
+    assert bench.main(["--out", str(tmp_path / "out")]) == gpu_run.NO_GPU == 3
     assert "no CUDA device" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,6 +207,16 @@ def test_no_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unsupported, match=r"C\+\+ compiler"):
         host.Backend()
+
+
+def test_a_compiler_that_refuses_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from kakeya_fast.cuda import hostbuild
+
+    monkeypatch.setenv("KAKEYA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(hostbuild, "FLAGS", (*hostbuild.FLAGS, "-std=c++no"))
+    with pytest.raises(Unsupported, match=r"refuses the kernels.*c\+\+no"):
+        hostbuild.library()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_labels_are_those_of_the_spec() -> None:
