@@ -107,7 +107,7 @@ KAKEYA_FN void attend_run(Attend p, const Block& k, int warp, State& s) {
   u8* stages = stages_of(p, k, warp);
   KAKEYA_ROLLED
   for (int i = 0; i < s.tiles; ++i) {
-    copies_wait<STAGES - 2>();
+    copies_wait<STAGES - 2>(p.stages - 2);
     sync_warp();  // what other lanes have copied is here as well, and the oldest stage is free
     const int next = i + p.stages - 1;
     if (next % WARP == 0) look_up(p, k, next, s);
@@ -129,7 +129,7 @@ KAKEYA_FN void attend_run(Attend p, const Block& k, int warp, State& s) {
     KAKEYA_UNROLL
     for (int m = 0; m < p.T / 16; ++m) multiply_values(p, stage, 16 * m, values, y[m], s);
   }
-  copies_wait<0>();
+  copies_wait<0>(0);
   KAKEYA_UNROLL
   for (int h = 0; h < 2 * p.NT; ++h) {
     KAKEYA_UNROLL

@@ -70,6 +70,15 @@ void decode(int codec, Plan p, const Pages& pages, const Tables& beside, const V
   }
 }
 
+/// The scratch of warp after warp is the same memory here, and not there.
+void next_warp() {
+  races.enter(0);
+  races.new_block();
+  races.watch(scratch, sizeof scratch);
+  races.watch(walk, sizeof walk);
+  races.watch(room, sizeof room);
+}
+
 }  // namespace
 
 // Arguments are those of the device's entries, after the codec's number, whether to check only,
@@ -82,6 +91,7 @@ extern "C" void kakeya_host_encode(int codec, int check, const Plan* plan, i64 w
   const Vectors from = {const_cast<void*>(x), x_page, x_token, x_elem};
   const Pages pages = {out, out_page, slots, n_pages};
   for (i64 warp = 0; warp < warps; ++warp) {
+    next_warp();
     encode(codec, *plan, from, {tables, which}, pages, warp, status, check);
   }
 }
@@ -94,6 +104,7 @@ extern "C" void kakeya_host_decode(int codec, int check, const Plan* plan, i64 w
   const Vectors to = {out, out_page, out_token, out_elem};
   const Pages pages = {const_cast<u8*>(bodies), pages_page, slots, n_pages};
   for (i64 warp = 0; warp < warps; ++warp) {
+    next_warp();
     decode(codec, *plan, pages, {tables, which}, to, warp, status, check);
   }
 }
@@ -103,3 +114,15 @@ extern "C" int kakeya_host_flushes(float smallest) {
   volatile float x = smallest;
   return x * 1.0f > 0.0f ? 0 : 1;
 }
+
+#if defined(KAKEYA_RACES)
+/// Start anew, with some of what keeps accesses apart left out (Races::Without).
+extern "C" void kakeya_host_races_begin(int without) { races.begin(without); }
+
+/// Races since then and accesses of shared memory; the first race in words.
+extern "C" i64 kakeya_host_races(i64* seen, const char** first) {
+  *seen = races.seen();
+  *first = races.first();
+  return races.found();
+}
+#endif

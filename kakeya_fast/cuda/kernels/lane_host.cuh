@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "races_host.cuh"
+
 namespace kakeya {
 
 template <class T>
@@ -162,7 +164,7 @@ inline bool any(const Lane<bool>& a) {
   return found;
 }
 
-inline void sync_warp() {}
+inline void sync_warp() { races.warp_barrier(); }
 
 template <class T>
 inline Lane<T> lookup(const T* table, const Lane<u32>& at) {
@@ -183,7 +185,8 @@ inline void read_words(const void* base, const Lane<i64>& at, const Lane<bool>& 
                        Lane<u32>* w) {
   for (int i = 0; i < WARP; ++i) {
     u32 v[WORDS] = {};
-    if (on.of[i]) std::memcpy(v, static_cast<const char*>(base) + at.of[i], sizeof v);
+    const char* from = static_cast<const char*>(base) + at.of[i];
+    if (on.of[i]) races.read(from, sizeof v, i), std::memcpy(v, from, sizeof v);
     for (int k = 0; k < WORDS; ++k) w[k].of[i] = v[k];
   }
 }
@@ -194,7 +197,8 @@ inline void write_words(void* base, const Lane<i64>& at, const Lane<bool>& on,
   for (int i = 0; i < WARP; ++i) {
     u32 v[WORDS];
     for (int k = 0; k < WORDS; ++k) v[k] = w[k].of[i];
-    if (on.of[i]) std::memcpy(static_cast<char*>(base) + at.of[i], v, sizeof v);
+    char* to = static_cast<char*>(base) + at.of[i];
+    if (on.of[i]) races.write(to, sizeof v, i), std::memcpy(to, v, sizeof v);
   }
 }
 
@@ -203,7 +207,8 @@ inline Lane<u32> read_small(const void* base, const Lane<i64>& at, const Lane<bo
   Lane<u32> c;
   for (int i = 0; i < WARP; ++i) {
     T v = 0;
-    if (on.of[i]) std::memcpy(&v, static_cast<const char*>(base) + at.of[i], sizeof v);
+    const char* from = static_cast<const char*>(base) + at.of[i];
+    if (on.of[i]) races.read(from, sizeof v, i), std::memcpy(&v, from, sizeof v);
     c.of[i] = v;
   }
   return c;
@@ -214,7 +219,8 @@ inline void write_small(void* base, const Lane<i64>& at, const Lane<bool>& on,
                         const Lane<u32>& value) {
   for (int i = 0; i < WARP; ++i) {
     const T v = static_cast<T>(value.of[i]);
-    if (on.of[i]) std::memcpy(static_cast<char*>(base) + at.of[i], &v, sizeof v);
+    char* to = static_cast<char*>(base) + at.of[i];
+    if (on.of[i]) races.write(to, sizeof v, i), std::memcpy(to, &v, sizeof v);
   }
 }
 

@@ -68,9 +68,10 @@ KAKEYA_FN void copy16(u8* shared, u32 to, const u8* global, i64 from, bool on) {
 
 KAKEYA_FN void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-/// Wait until at most `LEFT` groups of copies of this lane are on their way.
+/// Wait until at most `LEFT` groups of copies of this lane are on their way; the argument says the
+/// same to the host, where it is no constant.
 template <int LEFT>
-KAKEYA_FN void copies_wait() {
+KAKEYA_FN void copies_wait(int) {
   asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 }
 

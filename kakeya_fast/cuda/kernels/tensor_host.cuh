@@ -83,13 +83,16 @@ inline T broadcast(const Lane<T>& a, int from) {
 inline void copy16(u8* shared, const Lane<u32>& to, const u8* global, const Lane<i64>& from,
                    const Lane<bool>& on) {
   for (int i = 0; i < WARP; ++i) {
-    if (on.of[i]) std::memcpy(shared + to.of[i], global + from.of[i], 16);
+    u8* at = shared + to.of[i];
+    if (on.of[i]) races.copy(at, 16, i), std::memcpy(at, global + from.of[i], 16);
   }
 }
 
-inline void copies_end() {}
-template <int LEFT>
-inline void copies_wait() {}
+inline void copies_end() { races.copies_end(); }
+template <int>
+inline void copies_wait(int left) {
+  races.copies_wait(left);
+}
 
 template <int WORDS>
 inline void shared_words(const u8* base, const Lane<u32>& at, Lane<u32>* w) {
@@ -107,6 +110,7 @@ inline void put_shared_small(u8* base, const Lane<u32>& at, const Lane<bool>& on
 
 inline int shared_int(const u8* base, int at) {
   int value;
+  for (int i = 0; i < WARP; ++i) races.read(base + at, sizeof value, i);
   std::memcpy(&value, base + at, sizeof value);
   return value;
 }
