@@ -18,6 +18,7 @@ BASES = (
     ("query:b=1.5/trellis:b=3", "query:b=2.5/trellis:b=2@f32"),
     ("query:b=2/trellis:b=3", "query:b=3/trellis:b=2@f32"),
     ("query:b=2/raw", "query:b=2/raw@f32"),
+    ("query:b=2,f=512/raw", "query:b=2/raw@f32"),
 )
 WORDS = {
     "query:b=2/raw@near": "queries within 128 tokens of a frame only",
@@ -25,6 +26,7 @@ WORDS = {
     "query:b=2/raw@close": "near queries within 32 tokens of a frame",
     "query:b=2/raw@ridge3": "ridge of 0.001",
     "query:b=2/raw@ridge1": "ridge of 0.1",
+    "query:b=2,f=512/raw@f512": "frames of 512",
     "trial:/raw": "the codec in floats, nothing changed",
     "trial:band=16/raw": "bands of 16",
     "trial:band=32/raw": "bands of 32",
@@ -37,6 +39,8 @@ WORDS = {
     "trial:turn=no/raw": "components not mixed inside a band",
     "trial:shrink=0.01/raw": "covariance shrunk by 1 %",
     "trial:shrink=0.1/raw": "covariance shrunk by 10 %",
+    "trial:adapt=32/raw": "spreads of bands from a sequence's first page",
+    "trial:adapt=1024/raw": "spreads of bands from the whole passage",
     "raw/trial:metric=no": "values: principal components, bits by band",
     "raw/trial:": "values: the same under the metric of the output projection",
     "query:b=1.5/trellis:b=3@f32": "a bit from keys to values",

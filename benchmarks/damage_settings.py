@@ -26,6 +26,7 @@ TABLES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "f32": (MIXED, {}),
     "f1": (MIXED, {"frame": 1}),
     "f128": (MIXED, {"frame": 128}),
+    "f512": (MIXED, {"frame": 512}),
     # One frame for all positions: statistics of the first 2048 of them.
     "absolute": (MIXED, {"frame": 1 << 20, "span": 2048}),
     "reference": (REFERENCE, {}),
@@ -103,9 +104,11 @@ OPEN: tuple[Row, ...] = (
     ("query:b=2", "raw", "close"),
     ("query:b=2", "raw", "ridge3"),
     ("query:b=2", "raw", "ridge1"),
+    ("query:b=2,f=512", "raw", "f512"),
     *((f"trial:{what}", "raw", "") for what in (
         "", "band=16", "band=32", "gain=0", "steps=0", "gain=4,steps=1", "quantiser=lloyd",
-        "quantiser=walk", "metric=no", "turn=no", "shrink=0.01", "shrink=0.1",
+        "quantiser=walk", "metric=no", "turn=no", "shrink=0.01", "shrink=0.1", "adapt=32",
+        "adapt=1024",
     )),
     ("raw", "trellis:b=2", ""),
     ("raw", "trial:metric=no", ""),

@@ -52,6 +52,9 @@ class Trial:
         Share of the covariance that is replaced by its mean variance in all directions.
     turn : bool
         Whether components of a band are mixed.
+    adapt : int
+        First tokens of a sequence that give each of its bands a spread of their own, 0: none. Its
+        bytes, one a band and sequence, are not counted.
     """
 
     b: float = 2.0
@@ -62,12 +65,13 @@ class Trial:
     metric: bool = True
     shrink: float = 0.0
     turn: bool = True
+    adapt: int = 0
 
     @staticmethod
     def parse(text: str) -> Trial:
         """Of ``trial:band=16,gain=0``."""
         given = dict(x.split("=") for x in text.partition(":")[2].split(",") if x)
-        whole = dict.fromkeys(("band", "gain", "steps"), int)
+        whole = dict.fromkeys(("band", "gain", "steps", "adapt"), int)
         kinds = whole | {"b": float, "quantiser": str, "shrink": float}
         flags = {"metric", "turn"}
         return Trial(**{k: v == "yes" if k in flags else kinds[k](v) for k, v in given.items()})
@@ -100,7 +104,7 @@ class Bands:
             else (axes[:, order].T @ left.T / scale[:, None])
         )
         bits = _bits(bands, int(trial.b * d / w), trial.quantiser)
-        self.width = [b for b in bits if b for _ in range(w)]
+        self.band, self.width = w, [b for b in bits if b for _ in range(w)]
         n = len(self.width)
         self.trial = trial
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device)
@@ -117,14 +121,27 @@ class Bands:
     def coded(self, x: Tensor) -> Tensor:
         """(M, D) -> what comes back, (M, D)."""
         y = (x - self.mean) @ self.rows
+        own = self._own(y)
+        y = y / own
         gain = self._gain(y)
         z = y / gain
-        back = [c[torch.bucketize(z[:, i, None], t)] for i, (c, t) in enumerate(self.tables)]
+        back = [
+            c[torch.bucketize(z[:, i, None].contiguous(), t)]
+            for i, (c, t) in enumerate(self.tables)
+        ]
         if self.wide < len(self.width):
             rest = z[:, self.wide :].contiguous()
             parts = rest.split(1 << 14)
             back += [torch.cat([self.walk.values(self.walk.search(p).long()) for p in parts])]
-        return (torch.cat(back, 1) * gain) @ self.basis + self.mean
+        return (torch.cat(back, 1) * gain * own) @ self.basis + self.mean
+
+    def _own(self, y: Tensor) -> Tensor:
+        """Spread of each component in the first tokens of ``y`` over that of the table, (n,)."""
+        if not self.trial.adapt:
+            return torch.ones_like(y[0])
+        first = y[: self.trial.adapt]
+        power = (first / self._gain(first)).square().mean(0).unflatten(0, (-1, self.band))
+        return _stepped(power.mean(1).sqrt().clamp(0.25, 4.0), 8).repeat_interleave(self.band)
 
     def _gain(self, y: Tensor) -> Tensor:
         if not self.trial.gain:
@@ -138,7 +155,11 @@ class Bands:
         gain = gain.clamp(min=1e-20)
         if not self.trial.steps:
             return gain
-        return torch.exp2((gain.log2() * self.trial.steps).round() / self.trial.steps)
+        return _stepped(gain, self.trial.steps)
+
+
+def _stepped(x: Tensor, steps: int) -> Tensor:
+    return torch.exp2((x.log2() * steps).round() / steps)
 
 
 class Trials(Damage):
