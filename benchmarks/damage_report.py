@@ -27,6 +27,11 @@ Unit = dict[str, Any]
 
 def main() -> None:
     """Write the page."""
+    (RESULTS / "DAMAGE.md").write_text(text(), "utf-8")
+
+
+def text() -> str:
+    """The page; its plots are drawn on the way."""
     lines = ["# Damage of calibrated keys and trellis values", ""]
     for path in sorted(RESULTS.glob("*-main.json")):
         lines += page(json.loads(path.read_text("utf-8")), path)
@@ -43,7 +48,7 @@ def main() -> None:
     notes = RESULTS / "NOTES.md"
     if notes.exists():
         lines += [notes.read_text("utf-8").strip(), ""]
-    (RESULTS / "DAMAGE.md").write_text("\n".join(lines), "utf-8")
+    return "\n".join(lines)
 
 
 def mean(units: list[Unit], column: int) -> Estimate:
