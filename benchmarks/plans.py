@@ -37,12 +37,9 @@ REPORTED_ON, TABLES = "workshop-b", "f32"
 K = tuple(f"query:b={b}" for b in ("1", "1.5", "2", "2.5", "3", "3.5", "4", "5"))
 V = tuple(f"trellis:b={b}" for b in range(1, 6))
 # Where the damage of a stream is measured: the first on every passage, the others on the first
-# passage alone. Between and beyond these it lies on lines of log KL. Three rates, for neither
-# stream loses alike from bit to bit: a table spends its first bits where they bring most.
-PROBE_AT = {
-    "k": ("query:b=2", "query:b=1", "query:b=3"),
-    "v": ("trellis:b=2", "trellis:b=1", "trellis:b=3"),
-}
+# passage alone. Between and beyond these it lies on lines of log KL. Keys have three rates, for a
+# table spends its first bits where they bring most.
+PROBE_AT = {"k": ("query:b=2", "query:b=1", "query:b=3"), "v": ("trellis:b=2", "trellis:b=1")}
 UNIFORM = (
     ("query:b=2", "trellis:b=2"),
     ("query:b=2.5", "trellis:b=2"),
