@@ -20,7 +20,7 @@ from kakeya_fast.cuda import host, hostbuild
 from kakeya_ref.layout import page_layout
 
 pytestmark = pytest.mark.usefixtures("compiler")
-BARRIERS, WARP_BARRIERS, WAITS = 1, 2, 4
+BARRIERS, WARP_BARRIERS, WAITS, COPIES = 1, 2, 4, 8
 # A second warp, a third stage, more tiles than stages; keys in frames, which come with a tile.
 FEW = ("plain", "calibrated", "walks-of-three", "two-stages")
 Watch = Callable[..., tuple[int, int, str]]
@@ -59,7 +59,12 @@ def test_attention_has_no_races(watch: Watch, name: str) -> None:
 @pytest.mark.parametrize("name", FEW)
 @pytest.mark.parametrize(
     ("without", "words"),
-    [(BARRIERS, "another"), (WARP_BARRIERS, "another"), (WAITS, "before its copy has come")],
+    [
+        (BARRIERS, "another"),
+        (WARP_BARRIERS, "another"),
+        (WAITS, "before its copy has come"),
+        (COPIES, "what nobody wrote"),
+    ],
 )
 def test_what_is_left_out_is_missed(watch: Watch, name: str, without: int, words: str) -> None:
     found, _, first = watch(attend(name), without)

@@ -1,5 +1,6 @@
 // Shared memory as a checker sees it: which access may meet another that no barrier, no warp
-// barrier and no wait keeps apart. Built with KAKEYA_RACES; without it all of this is nothing.
+// barrier and no wait keeps apart, and which reads what nobody wrote. Built with KAKEYA_RACES;
+// without it all of this is nothing.
 //
 // The host runs the lanes of a warp in step and the warps of a block in turn, so that a missing
 // barrier changes no result here. This keeps, for every byte, who wrote and who read it last.
@@ -19,7 +20,7 @@ namespace kakeya {
 class Races {
  public:
   /// What is left out on purpose, to see that it is missed.
-  enum Without { BARRIERS = 1, WARP_BARRIERS = 2, WAITS = 4 };
+  enum Without { BARRIERS = 1, WARP_BARRIERS = 2, WAITS = 4, COPIES = 8 };
 
   void begin(int without) {
     *this = Races();
@@ -48,6 +49,7 @@ class Races {
     for (Cell* c = find(at); bytes-- && c; ++c) {
       ++seen_;
       if (c->coming) tell("read before its copy has come", *c, lane);
+      if (c->written.step < 0) tell("read of what nobody wrote", *c, lane);
       if (meets(c->written, lane)) tell("read of what another writes", *c, lane);
       note(c->taken, lane);
     }
@@ -66,6 +68,7 @@ class Races {
   }
 
   void copy(const void* at, int bytes, int lane) {
+    if (without_ & COPIES) return;
     write(at, bytes, lane, true);
     groups_[warp_].open.push_back({static_cast<const u8*>(at), bytes, lane});
   }
