@@ -24,7 +24,8 @@ def far(data: dict[str, Any]) -> list[str]:
         "",
         "ΔPPL (and KL) of the tokens at these positions; the tables know the first 2048 positions. "
         "The last positions over the first, with intervals over passages; tables of frames may "
-        f"lose {MOST} times as much ΔPPL there: met, missed, or too few passages to tell.",
+        f"lose {MOST} times as much ΔPPL there: met, missed, no loss seen there, or too few "
+        "passages to tell.",
         "",
         f"| keys/values@tables | n | {shown} | ΔPPL, last over first | KL, last over first | |",
         "|---|---|" + "---|" * (len(SPANS) + 3),
@@ -63,9 +64,11 @@ def _word(sums: np.ndarray) -> str:
     first, *_, last = _means(sums.sum(0))[1]
     if last <= MOST * first:
         return "met"
-    ppl = _drawn(sums)[1]
-    low = np.quantile(ppl[:, -1] - MOST * ppl[:, 0], tail_share(len(sums)))
-    return "missed" if low > 0 else "cannot be told"
+    ppl, tail = _drawn(sums)[1], tail_share(len(sums))
+    if np.quantile(ppl[:, -1], tail) <= 0:
+        return "no loss seen"
+    more = np.quantile(ppl[:, -1] - MOST * ppl[:, 0], tail)
+    return "missed" if more > 0 else "cannot be told"
 
 
 def _ratio(sums: np.ndarray, of: int) -> str:
