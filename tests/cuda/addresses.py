@@ -12,10 +12,12 @@ from hostlaunch import HostLauncher
 from test_device_attend import SHAPES, Case
 from test_host_exact import LAYOUTS, awkward
 
+from kakeya_conformance.tables import given
 from kakeya_fast.cuda import host, hostbuild
 from kakeya_ref.layout import page_layout
 
 ATTEND = ("plain", "mixed-64-rows", "wide-four", "uneven", "one-page", "calibrated-odd-rows")
+QUERY = (("query:b=2.5", 64, 32), ("query:b=5", 576, 16))
 DONE = "all done"
 
 
@@ -32,7 +34,12 @@ def main(which: str) -> None:
     for codec, d, tokens in LAYOUTS:
         layout = page_layout(codec, d, tokens)
         backend.decode(backend.encode(awkward(2, tokens, d), layout), layout)
-    print(DONE, len(ATTEND), len(LAYOUTS))
+    for codec, d, tokens in QUERY:
+        layout = page_layout(codec, d, tokens)
+        tables = given("plausible", 0, 1, layout)
+        body = backend.encode(awkward(2, tokens, d), layout, tables=tables)
+        backend.decode(body, layout, tables=tables)
+    print(DONE, len(ATTEND), len(LAYOUTS), len(QUERY))
 
 
 if __name__ == "__main__":

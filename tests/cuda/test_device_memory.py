@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from addresses import ATTEND, DONE
+from addresses import ATTEND, DONE, QUERY
 from test_host_exact import LAYOUTS
 
 from kakeya_fast.cuda.hostbuild import COMPILERS
@@ -44,7 +44,7 @@ def run(which: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
 def test_kernels_stay_within_what_they_are_given(sanitized: dict[str, str]) -> None:
     done = run("whole", sanitized)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split("\n")[-2] == f"{DONE} {len(ATTEND)} {len(LAYOUTS)}"
+    assert done.stdout.split("\n")[-2] == f"{DONE} {len(ATTEND)} {len(LAYOUTS)} {len(QUERY)}"
 
 
 def test_a_pool_that_is_too_short_is_caught(sanitized: dict[str, str]) -> None:

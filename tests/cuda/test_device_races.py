@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from addresses import QUERY
 from hostlaunch import HostLauncher
 from test_device_attend import SHAPES, Case
 from test_host_exact import LAYOUTS, awkward
@@ -86,9 +87,7 @@ def code(codec: str, d: int, tokens: int) -> Callable[[], object]:
     return both
 
 
-@pytest.mark.parametrize(
-    ("codec", "d", "tokens"), [*LAYOUTS, ("query:b=2.5", 64, 32), ("query:b=5", 576, 16)]
-)
+@pytest.mark.parametrize(("codec", "d", "tokens"), [*LAYOUTS, *QUERY])
 def test_codecs_have_no_races(watch: Watch, codec: str, d: int, tokens: int) -> None:
     found, _, first = watch(code(codec, d, tokens))
     assert found == 0, first
