@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.damage_targets import Unit, by_setting
+from benchmarks.damage_targets import Unit, by_setting, where
 from kakeya_fast.quality.stats import DRAWS, SEED, tail_share
 
 # From a position, up to one; the first and the last are held against each other.
@@ -25,7 +25,7 @@ def far(data: dict[str, Any]) -> list[str]:
         "ΔPPL (and KL) of the tokens at these positions; the tables know the first 2048 positions. "
         "The last positions over the first, with intervals over passages; tables of frames may "
         f"lose {MOST} times as much ΔPPL there: met, missed, no loss seen there, or too few "
-        "passages to tell.",
+        f"passages to tell. Measured: {where(data)}.",
         "",
         f"| keys/values@tables | n | {shown} | ΔPPL, last over first | KL, last over first | |",
         "|---|---|" + "---|" * (len(SPANS) + 3),

@@ -125,30 +125,6 @@ def logits(model: Any, ids: Tensor, skip: int, damage: Damage | None) -> Tensor:
         _active[0] = None
 
 
-@torch.inference_mode()
-def value_moments(model: Any, passages: list[list[int]]) -> dict[int, tuple[int, Any, Any]]:
-    """Of each layer: tokens, and sums of values (H, D) and their squares (H, D, D), in float64."""
-    found: dict[int, tuple[int, Any, Any]] = {}
-
-    class Watch(Damage):
-        def keys(self, layer: int, k: Tensor) -> Tensor:
-            return k
-
-        def values(self, v: Tensor) -> Tensor:
-            x = v[0].double()
-            sums = x.shape[1], x.sum(1).cpu().numpy(), (x.transpose(1, 2) @ x).cpu().numpy()
-            old = found.get(self.layer, (0, 0.0, 0.0))
-            found[self.layer] = tuple(a + b for a, b in zip(old, sums, strict=True))
-            return v
-
-    before = model.config._attn_implementation
-    install(model)
-    for ids in passages:
-        logits(model, torch.tensor([ids], device=model.device), len(ids) - 2, Watch("raw", "raw"))
-    model.set_attn_implementation(before)
-    return found
-
-
 def _attend(
     module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float = 1.0, **_: Any
 ) -> tuple[Tensor, None]:

@@ -6,9 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.damage_targets import Unit, by_setting, paired, ratio_of
+from benchmarks.damage_targets import Unit, by_setting, paired, ratio_of, where
 from kakeya_fast.quality.stats import DRAWS, SEED, tail_share
 
+# Tables from a text's own kind, and from another.
+KINDS = {
+    "code-b": ("code", "prose"),
+    "workshop-b": ("prose", "code"),
+    "portuguese-b": ("portuguese", "f32"),
+    "russian-b": ("russian", "f32"),
+}
 Found = dict[str, dict[int, Unit]]
 # What a row is held against, by how it begins or what it is.
 BASES = (
@@ -18,7 +25,7 @@ BASES = (
     ("query:b=1.5/trellis:b=3", "query:b=2.5/trellis:b=2@f32"),
     ("query:b=2/trellis:b=3", "query:b=3/trellis:b=2@f32"),
     ("query:b=2/raw", "query:b=2/raw@f32"),
-    ("query:b=2,f=512/raw", "query:b=2/raw@f32"),
+    ("query:b=2,f=", "query:b=2/raw@f32"),
 )
 WORDS = {
     "query:b=2/raw@near": "queries within 128 tokens of a frame only",
@@ -27,6 +34,7 @@ WORDS = {
     "query:b=2/raw@ridge3": "ridge of 0.001",
     "query:b=2/raw@ridge1": "ridge of 0.1",
     "query:b=2,f=512/raw@f512": "frames of 512",
+    "query:b=2,f=2048/raw@f2048": "frames of 2048",
     "trial:/raw": "the codec in floats, nothing changed",
     "trial:band=16/raw": "bands of 16",
     "trial:band=32/raw": "bands of 32",
@@ -41,8 +49,11 @@ WORDS = {
     "trial:shrink=0.1/raw": "covariance shrunk by 10 %",
     "trial:adapt=32/raw": "spreads of bands from a sequence's first page",
     "trial:adapt=1024/raw": "spreads of bands from the whole passage",
+    "raw/trial:shrink=1,metric=no": "values: the same bits for all, mean removed",
     "raw/trial:metric=no": "values: principal components, bits by band",
     "raw/trial:": "values: the same under the metric of the output projection",
+    "raw/trial:looked=yes,metric=no": "values: components of tokens weighted by attention",
+    "raw/trial:looked=yes": "values: both, output projection and attention",
     "query:b=1.5/trellis:b=3@f32": "a bit from keys to values",
     "query:b=2/trellis:b=3@f32": "a bit from keys to values",
 }
@@ -50,16 +61,17 @@ WORDS = {
 
 def choices(data: dict[str, Any]) -> list[str]:
     """One line a choice: KL against that of its basis, same passages."""
-    found = by_setting(data)
-    lines = [
-        f"## {data['model']['name']}: choices, {data['text']['name']}, {_passages(found)} passages",
+    found, rows = by_setting(data), []
+    head = [
+        f"## {data['model']['name']}: choices, {data['protocol']['ctx']} tokens of "
+        f"{data['text']['name']}",
         "",
         "KL of a setting over that of its basis, same passages. `trial` rows are codecs in floats "
         "that are not in the format; each changes one choice. Decided by whether the interval "
-        "leaves 1 out.",
+        f"leaves 1 out. Measured: {where(data)}.",
         "",
-        "| changed | setting | bits | basis | KL over basis [95 %] | |",
-        "|---|---|---|---|---|---|",
+        "| changed | setting | bits | basis | n | KL over basis [95 %] | |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, units in found.items():
         basis = next((b for start, b in BASES if name.startswith(start) and b != name), None)
@@ -71,10 +83,11 @@ def choices(data: dict[str, Any]) -> list[str]:
         bits = "+".join(f"{b:.3f}" for b in (k, v) if b < 16)
         span = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
         word = "" if low is None or high is None else _word(low, high)
-        lines.append(
-            f"| {WORDS[name]} | `{name}` | {bits} | `{basis}` | {ratio:.2f}{span} | {word} |"
+        rows.append(
+            f"| {WORDS[name]} | `{name}` | {bits} | `{basis}` | {len(both)} | "
+            f"{ratio:.2f}{span} | {word} |"
         )
-    return [*lines, ""]
+    return [*head, *rows, ""] if rows else []
 
 
 def _word(low: float, high: float) -> str:
@@ -84,13 +97,14 @@ def _word(low: float, high: float) -> str:
 def foreign(data: dict[str, Any]) -> list[str]:
     """How much of the gain over ``scalar`` tables of another domain keep."""
     found, here = by_setting(data), data["text"]["name"]
-    own = "code" if here.startswith("code") else "prose"
-    other = "prose" if own == "code" else "code"
+    own, other = KINDS[here]
+    told = "English prose and reference (`f32`)" if other == "f32" else other
     lines = [
         f"## {data['model']['name']}: foreign calibration, measured on {here}",
         "",
         f"Keys alone, {_passages(found)} passages. *Kept* is the gain over `scalar` of the same "
-        f"bits (KL) of tables from {other} over that of tables from {own}; the target is a half.",
+        f"bits (KL) of tables from {told} over that of tables from {own}; the target is a half. "
+        f"Measured: {where(data)}.",
         "",
         "| keys | KL, own tables | KL, foreign tables | KL, `scalar` | kept [95 %] | |",
         "|---|---|---|---|---|---|",

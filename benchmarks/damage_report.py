@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.damage_far import far
 from benchmarks.damage_open import choices, foreign
 from benchmarks.damage_settings import TABLES
-from benchmarks.damage_targets import by_setting, targets
+from benchmarks.damage_targets import by_setting, targets, where
 from kakeya_fast.quality.stats import Estimate, pooled
 
 RESULTS = Path(__file__).parent / "results" / "damage"
@@ -41,8 +41,10 @@ def text() -> str:
         ("books", far),
         ("prose", foreign),
         ("code", foreign),
+        ("portuguese", foreign),
+        ("russian", foreign),
     )
-    for part, render in (*parts, ("open", choices)):
+    for part, render in (*parts, ("open", choices), ("books", choices)):
         for path in sorted(RESULTS.glob(f"*-{part}.json")):
             lines += render(json.loads(path.read_text("utf-8")))
     notes = RESULTS / "NOTES.md"
@@ -62,19 +64,6 @@ def bits(unit: Unit) -> tuple[float, float, float]:
     k, v = unit["bits"]
     coded = [b for b in (k, v) if b < 16]
     return k, v, sum(coded) / len(coded)
-
-
-def where(data: dict[str, Any]) -> str:
-    """Devices and backends of the runs of a file, and what was measured there."""
-    told: dict[str, set[str]] = {}
-    for unit in data["units"]:
-        run = data["runs"][unit["run"]]
-        codecs = {c.partition(":")[0] for c in unit["setting"].partition("@")[0].split("/")}
-        place = f"{run['device']} (backend {run['backend']}, {run['commit'] or 'commit unknown'})"
-        told.setdefault(place, set()).update(codecs - {"raw"})
-    if len(told) == 1:
-        return next(iter(told))
-    return "; ".join(f"{', '.join(sorted(what))} on {place}" for place, what in told.items())
 
 
 def page(data: dict[str, Any], path: Path) -> list[str]:

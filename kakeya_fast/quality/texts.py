@@ -6,11 +6,15 @@ occurs twice is kept once, and passages are disjoint.
 
 from __future__ import annotations
 
+import gettext
 import hashlib
+import io
 import tarfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kakeya_fast.quality.fetch import Package, fetch
 from kakeya_ref.errors import Malformed, UsageError
@@ -22,6 +26,17 @@ CORPUS = Package(
     7.4,
 )
 MEMBERS = "brotli-1.2.1/tests/testdata/"
+
+# Catalogues of messages, the same for every platform.
+HANDBOOK = Package(
+    "mercurial==7.2.4",
+    "mercurial-7.2.4-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64"
+    ".manylinux_2_28_x86_64.whl",
+    "851e0e7036e75157a1cd517799a2e727b3ec6295a3a59c5667ad7004f121b317",
+    7.6,
+    ("--only-binary", ":all:", "--platform", "manylinux_2_28_x86_64", "--python-version", "3.11"),
+)
+AT_LENGTH = 120
 
 CODE = (
     "argparse", "tarfile", "typing", "inspect", "subprocess", "doctest", "pickletools",
@@ -102,8 +117,23 @@ def code() -> Text:
     return Text("code", "modules of the standard library of this Python, as source", text)
 
 
+def _handbook(language: str, name: str) -> Text:
+    """What a program says at length, in the order of the English originals."""
+    with zipfile.ZipFile(fetch(HANDBOOK)) as wheel:
+        packed = wheel.read(f"mercurial/locale/{language}/LC_MESSAGES/hg.mo")
+    # The library keeps no public list of what it read.
+    messages: dict[Any, str] = vars(gettext.GNUTranslations(io.BytesIO(packed)))["_catalog"]
+    said = sorted((k, v) for k, v in messages.items() if isinstance(k, str) and k != v)
+    text = unique_paragraphs("\n\n".join(v for _, v in said if len(v) > AT_LENGTH))
+    return Text(
+        name, f"help of Mercurial in {name.title()}, messages of over {AT_LENGTH} characters", text
+    )
+
+
 NAMED: dict[str, Callable[[], Text]] = {
     "manual": manual, "workshop": workshop, "books": books, "code": code,
+    "portuguese": lambda: _handbook("pt_BR", "portuguese"),
+    "russian": lambda: _handbook("ru", "russian"),
 }  # fmt: skip
 
 

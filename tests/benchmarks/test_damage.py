@@ -13,6 +13,8 @@ import torch
 from benchmarks import damage, damage_settings
 from benchmarks.damage_settings import PARTS, half, make_trials
 from benchmarks.damage_trials import Bands, Trial
+from benchmarks.damage_values import LOOKED, PLAIN, value_moments
+from kakeya_fast.quality.calibration import passages_of
 
 
 @pytest.mark.parametrize("part", list(PARTS))
@@ -72,10 +74,30 @@ def test_a_trial_reaches_the_leading_component_of_a_token(steps, most):
 
 def test_moments_of_values_are_those_of_the_passes(small):
     known = make_trials(small, damage_settings.table_folder())
-    count, mean, second = known.of_values[1]
+    weight, mean, second = known.of_values[PLAIN][1]
     assert mean.shape == (2, 16)
     assert second.shape == (2, 16, 16)
-    power = (second / count).trace(axis1=1, axis2=2)
-    assert (power >= ((mean / count) ** 2).sum(1)).all()
-    assert count == 2 * 96  # pages of two passages of 128
+    power = (second / weight[:, None, None]).trace(axis1=1, axis2=2)
+    assert (power >= ((mean / weight[:, None]) ** 2).sum(1)).all()
+    assert list(weight) == [2 * 96] * 2  # pages of two passages of 128
     assert half("manual-a").text != half("manual-b").text
+
+
+@pytest.mark.parametrize("layer", [0, 1])  # one of a window of 48, one of all
+def test_values_count_by_the_attention_they_get(small, layer):
+    ids = list(passages_of(small, [half("manual-a")], 128, 128)[0].ids)
+    before = small.model.config._attn_implementation
+    small.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        seen = small.model(torch.tensor([ids]), output_attentions=True).attentions[layer][0]
+    small.model.set_attn_implementation(before)
+    # Two heads a KV head; tokens 36 .. 67 are one page, read as codes from 68 on.
+    want = seen[:2, 68:, 36:68].double().square().sum((0, 1))
+    captured = value_moments(small.model, [ids])[LOOKED][layer]
+    short = value_moments(small.model, [ids[:68]])[LOOKED][layer]
+    first = seen[:2, 36:, 4:36].double().square().sum()
+    last = seen[:2, 100:, 68:100].double().square().sum()
+    assert captured[0][0] == pytest.approx(float(first + want.sum() + last), rel=1e-4)
+    assert short[0][0] == pytest.approx(
+        float(seen[:2, 36:68, 4:36].double().square().sum()), rel=1e-4
+    )

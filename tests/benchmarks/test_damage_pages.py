@@ -21,9 +21,10 @@ def passages(*losses: tuple[float, float]) -> dict:
     for n, (first, last) in enumerate(losses):
         nll = [0.0, first, 0.0, 0.0, 0.0, 0.0, last, last]
         rows = [[1024 * i, 1000, 10.0, 1000 * x, 900.0, 0.0] for i, x in enumerate(nll)]
-        units.append({"passage": n, "setting": "query:b=2/raw@f32", "buckets": rows})
+        units.append({"passage": n, "setting": "query:b=2/raw@f32", "buckets": rows, "run": 0})
     return {
         "model": {"name": "m"}, "text": {"name": "t"}, "protocol": {"ctx": 8192}, "units": units,
+        "runs": [{"device": "CPU", "backend": "numba", "commit": "c"}],
     }  # fmt: skip
 
 

@@ -1,11 +1,16 @@
 """Passages are disjoint, text does not repeat itself, and unknown names are refused."""
 
+import struct
+import types
+import zipfile
 from itertools import pairwise
 
 import pytest
 
+from kakeya_fast.quality import fetch as fetching
+from kakeya_fast.quality import texts
 from kakeya_fast.quality.texts import load_text, passages, unique_paragraphs
-from kakeya_ref.errors import UsageError
+from kakeya_ref.errors import Malformed, UsageError
 
 
 @pytest.mark.parametrize(("length", "ctx", "count"), [(100, 10, 10), (101, 10, 3), (57, 19, 3)])
@@ -52,3 +57,43 @@ def test_own_file_is_taken_as_it_is(tmp_path):
 def test_unknown_text_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"text\.name\.known"):
         load_text(str(tmp_path / "none.txt"))
+
+
+def catalogue(messages):
+    """A compiled gettext catalogue (little-endian): header, two tables of (size, place), words."""
+    pairs = sorted({"": "Content-Type: text/plain; charset=UTF-8\n", **messages}.items())
+    head, table, words = struct.pack("<7I", 0x950412DE, 0, len(pairs), 28, 0, 0, 0), b"", b""
+    start = 28 + 16 * len(pairs)
+    for column in range(2):
+        for pair in pairs:
+            word = pair[column].encode()
+            table += struct.pack("<2I", len(word), start + len(words))
+            words += word + b"\0"
+    second = struct.pack("<I", 28 + 8 * len(pairs))
+    return head[:16] + second + head[20:] + table + words
+
+
+def test_a_handbook_is_what_its_catalogue_says_at_length(tmp_path, monkeypatch):
+    long = "ação " * 30
+    said = {"b": long + "2", "a": long + "1", "c": "curta", "d" * 130: "d" * 130, "e": long + "2"}
+    with zipfile.ZipFile(tmp_path / "wheel.whl", "w") as wheel:
+        wheel.writestr("mercurial/locale/pt_BR/LC_MESSAGES/hg.mo", catalogue(said))
+    monkeypatch.setattr(texts, "fetch", lambda package: tmp_path / "wheel.whl")
+    text = load_text("portuguese")
+    assert text.text == f"{long}1\n\n{long}2\n"
+    assert "Portuguese" in text.description
+
+
+def test_options_of_a_package_reach_pip(tmp_path, monkeypatch):
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        return types.SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(fetching.subprocess, "run", run)
+    monkeypatch.setattr(fetching, "cache_dir", lambda: tmp_path)
+    with pytest.raises(Malformed, match=r"model\.fetch\.sha256"):
+        fetching.fetch(texts.HANDBOOK)
+    assert asked[0][-1] == texts.HANDBOOK.requirement
+    assert asked[0][-7:-1] == list(texts.HANDBOOK.options)
