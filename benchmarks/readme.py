@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.damage_report import DNLL, KL, mean
 from benchmarks.damage_report import bits as bits_of
 from benchmarks.damage_targets import by_setting
-from benchmarks.plans import saved
+from benchmarks.plans import gain
 from benchmarks.plans import summary as summary_of_plans
 from benchmarks.readme_gpu import gpu
 from benchmarks.story import Story, summary
@@ -156,20 +156,19 @@ def planned() -> list[str]:
     rows = []
     for path in sorted((RESULTS / "plans").glob("*.json")):
         found = summary_of_plans(load(path))
-        uniform = [r for r in found if not r["name"].startswith("plan")]
-        rows += [
-            (
-                path.stem,
-                f"{(r['k'] + r['v']) / 2:.2f}",
-                f"{r['kl'].mean:.4f} [{r['kl'].low:.4f}, {r['kl'].high:.4f}]",
-                f"{100 * math.expm1(r['dnll']):+.1f}",
-                f"{saved(r, uniform):.2f}",
-                str(r["n"]),
-            )
-            for r in found
-            if r["name"].startswith("plan")
-        ]
-    header = ("model", "true bits", "KL [95 %]", "ΔPPL %", "bits saved", "passages")
+        uniform = [r for r in found if not r.name.startswith("plan")]
+        for r in found:
+            if r.name.startswith("plan"):
+                kl, (bits, low, high) = r.loss, gain(r, uniform)
+                rows.append((
+                    path.stem,
+                    f"{r.mean_bits:.2f}",
+                    f"{kl.mean:.4f} [{kl.low:.4f}, {kl.high:.4f}]",
+                    f"{r.dppl:+.1f}",
+                    f"{bits:.2f} [{low:.2f}, {high:.2f}]",
+                    str(len(r.kl)),
+                ))  # fmt: skip
+    header = ("model", "true bits", "KL [95 %]", "ΔPPL %", "bits saved [95 %]", "passages")
     return [
         "The same with a plan of layers and streams (`kakeya plan`); *saved* is what one pair of "
         "codecs for all layers needs more for the same KL ([all settings]"

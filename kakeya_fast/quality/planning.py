@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from kakeya_fast.hf.plan import Plan
@@ -41,16 +42,24 @@ class Sensitivity:
         self, budget: float, candidates: Mapping[str, Sequence[str]]
     ) -> tuple[Plan, dict[Part, Step]]:
         """The plan of a budget in mean bits per element of full pages, and what it expects."""
-        curves = {
-            part: curve(candidates[part.stream], kl, self.shapes[part.layer], part.stream)
-            for part, kl in steadied(self.kl).items()
-        }
+        curves = {part: self._curve(part, candidates[part.stream]) for part in self.kl}
         chosen = spend(curves, self.shapes, budget)
         codecs = {
             layer: (chosen[Part(layer, "k")].codec, chosen[Part(layer, "v")].codec)
             for layer in sorted(self.shapes)
         }
         return Plan(codecs), chosen
+
+    def expected(self, part: Part, codec: str) -> float:
+        """KL that a part alone is expected to lose at any rate."""
+        return self._curve(part, [codec])[0].kl
+
+    def _curve(self, part: Part, candidates: Sequence[str]) -> list[Step]:
+        return curve(candidates, self._steady[part], self.shapes[part.layer], part.stream)
+
+    @cached_property
+    def _steady(self) -> dict[Part, dict[str, float]]:
+        return steadied(self.kl)
 
 
 def key_codecs(tables: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -46,8 +46,26 @@ def test_plans_are_made_and_compared(small, tmp_path, monkeypatch):
     # Rates of both streams of four layers, the first of them twice, then all settings on three.
     rates = sum(map(len, plans.PROBE_AT.values())) + len(plans.PROBE_AT)
     assert len(data["units"]) == rates * 4 + 3 * (len(plans.UNIFORM) + 1)
-    rows = {r["name"]: r for r in plans.summary(data)}
-    assert rows["plan 3.0"]["n"] == 3
-    assert (rows["plan 3.0"]["k"] + rows["plan 3.0"]["v"]) / 2 <= 3.0
+    rows = {r.name: r for r in plans.summary(data)}
+    assert len(rows["plan 3.0"].kl) == 3
+    assert rows["plan 3.0"].mean_bits <= 3.0
+    assert set(data["expected"]) == {name for name in rows if not name.startswith("plan")}
     plans.render("tiny")
     assert "| plan 3.0 |" in (tmp_path / "tiny.md").read_text("utf-8")
+
+
+def test_bits_saved_lie_on_the_line_through_uniform_settings():
+    bits, factor = np.array([2.0, 3.0, 2.5]), np.array([0.04, 0.01, 0.05])
+    spread = np.array([1.0, 2.0, 3.0])
+    uniform = [
+        plans.Row(f"u{b}", (b, b), np.full(3, 10.0), 10 * f * spread, np.zeros(3))
+        for b, f in zip(bits, factor, strict=True)
+    ]
+    # What costs 2.2 bits loses what uniform settings do with 2.5: the dearer third does not count.
+    plan = plans.Row("plan", (2.0, 2.4), np.full(3, 10.0), 10 * 0.02 * spread, np.zeros(3))
+    found = plans.gain(plan, uniform)
+    assert found == pytest.approx((0.3, 0.3, 0.3))
+    other = plans.Row("plan", (2.0, 2.4), plan.tokens, 0.2 * spread[::-1], np.zeros(3))
+    best, low, high = plans.gain(other, uniform)
+    assert low < best < high
+    assert best == pytest.approx(0.3)
