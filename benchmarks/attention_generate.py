@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from benchmarks.damage_settings import make_tables, table_folder
+from benchmarks.damage.settings import make_tables, table_folder
 from benchmarks.timing import CLOCKS
 from kakeya_fast.hf import build_kakeya_cache
 from kakeya_fast.hf.placed import PlacedStore

@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import gpu_plan
-from benchmarks.gpu_record import Record, last
-from benchmarks.gpu_run import TIMED_OUT, no_gpu
+from benchmarks.device import plan as gpu_plan
+from benchmarks.device.record import Record, last
+from benchmarks.device.run import TIMED_OUT, no_gpu
 from kakeya_ref.errors import Unsupported
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,7 +28,7 @@ LEAST_SECONDS = 20  # under a sanitizer torch alone takes this long to start
 
 def compile_step(run: Record) -> None:
     """Kernels of the self-test and of everything that is timed; then the self-test."""
-    from benchmarks.gpu_conform import Recorder, compile_all
+    from benchmarks.device.conform import Recorder, compile_all
     from kakeya_fast.cuda.compile import unit
     from kakeya_fast.selftest import power_on
     from kakeya_ref.layout import page_layout
@@ -52,8 +52,8 @@ def compile_step(run: Record) -> None:
 
 def bandwidth_step(run: Record) -> None:
     """The table of rates."""
-    from benchmarks.gpu_bandwidth import Differs, TooLarge, measure
-    from benchmarks.gpu_timing import Flush
+    from benchmarks.device.bandwidth import Differs, TooLarge, measure
+    from benchmarks.device.timing import Flush
 
     flush = Flush(run.backend.device)
     # What was never measured comes first, then what was measured of other kernels.
@@ -80,9 +80,9 @@ def bandwidth_step(run: Record) -> None:
 
 def decode_step(run: Record) -> None:
     """The append of one decode step."""
-    from benchmarks.gpu_bandwidth import Differs
-    from benchmarks.gpu_step import measure
-    from benchmarks.gpu_timing import Flush
+    from benchmarks.device.bandwidth import Differs
+    from benchmarks.device.step import measure
+    from benchmarks.device.timing import Flush
 
     flush = Flush(run.backend.device)
     codecs = [codec for codec in gpu_plan.CODECS if not run.has("step", codec=codec)]
@@ -108,8 +108,8 @@ def decode_step(run: Record) -> None:
 
 def prefill_step(run: Record) -> None:
     """Encoding of a prompt's keys and values against the forward that makes them."""
-    from benchmarks.gpu_prefill import measure
-    from benchmarks.gpu_timing import Flush
+    from benchmarks.device.prefill import measure
+    from benchmarks.device.timing import Flush
 
     flush = Flush(run.backend.device)
     end = time.monotonic() + run.seconds("prefill")
@@ -128,7 +128,7 @@ def prefill_step(run: Record) -> None:
 
 def conform_step(run: Record) -> None:
     """The suite at profile standard, once its kernels are there."""
-    from benchmarks.gpu_conform import finish, suite
+    from benchmarks.device.conform import finish, suite
 
     if run.passed("conformance"):
         return
@@ -149,7 +149,7 @@ def conform_step(run: Record) -> None:
 
 def sanitizer_step(run: Record) -> None:
     """Memory errors and races on small cases."""
-    from benchmarks.gpu_sanitizer import TOOLS, tool, watch
+    from benchmarks.device.sanitizer import TOOLS, tool, watch
 
     end = time.monotonic() + run.seconds("sanitizer")
     for which in (x for x in TOOLS if not run.passed(f"compute-sanitizer {x}")):

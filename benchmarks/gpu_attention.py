@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import gpu_attention_race as race
 from benchmarks import machine, resume
-from benchmarks.gpu_attention_framed import Framed
-from benchmarks.gpu_attention_race import Packed, Shape
-from benchmarks.gpu_conform import compile_all
-from benchmarks.gpu_run import no_gpu
+from benchmarks.device import race
+from benchmarks.device.conform import compile_all
+from benchmarks.device.framed import Framed
+from benchmarks.device.race import Packed, Shape
+from benchmarks.device.run import no_gpu
 from kakeya_fast.cuda import attend_plan, params
 from kakeya_fast.cuda import compile as compiler
 from kakeya_fast.cuda.attend_plan import Tuning

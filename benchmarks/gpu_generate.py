@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from benchmarks import gpu_tables, machine, resume
+from benchmarks import machine, resume
+from benchmarks.device import tables as gpu_tables
+from benchmarks.device.conform import Recorder
+from benchmarks.device.run import no_gpu
 from benchmarks.gpu_attention import CALIBRATED, attending, streams
-from benchmarks.gpu_conform import Recorder
-from benchmarks.gpu_run import no_gpu
 from kakeya_fast.cuda import attend_plan
 from kakeya_fast.cuda import compile as compiler
 from kakeya_fast.cuda.compile import Unit
@@ -300,7 +301,7 @@ def units(codecs: list[str], shape: Model) -> list[Unit]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    from benchmarks.gpu_conform import compile_all
+    from benchmarks.device.conform import compile_all
     from kakeya_fast.cuda.launch import CupyLauncher, cuda_device
 
     options = argparse.ArgumentParser(description=__doc__)

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from benchmarks.damage_forward import enter_run
-from benchmarks.damage_settings import half, make_tables, table_folder
+from benchmarks.damage.forward import enter_run
+from benchmarks.damage.settings import half, make_tables, table_folder
 from benchmarks.pool import spread
 from kakeya_fast.hf import build_kakeya_cache
 from kakeya_fast.quality.models import Loaded, load_model

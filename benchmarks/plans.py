@@ -1,7 +1,7 @@
 """What a plan saves over one codec everywhere: ``python -m benchmarks.plans [--model M]``.
 
 Each stream of each layer is coded alone on one text; plans are made from that, and compared with
-uniform settings on another text, in the forward pass of :mod:`benchmarks.damage_forward`. Keys are
+uniform settings on another text, in the forward pass of :mod:`benchmarks.damage.forward`. Keys are
 coded by ``query`` with the tables of :mod:`benchmarks.damage`, values by ``trellis``. Writes
 ``results/plans/<model>.json`` after every forward pass, resumable, and a page beside it.
 """
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.damage_forward import PAGE, Damage, compared, enter_run, install, logits
-from benchmarks.damage_settings import half, make_tables, table_folder
+from benchmarks.damage.forward import PAGE, Damage, compared, enter_run, install, logits
+from benchmarks.damage.settings import half, make_tables, table_folder
 from benchmarks.pool import spread
 from kakeya_fast.hf import Plan, load_tables
 from kakeya_fast.quality import stats

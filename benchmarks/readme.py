@@ -13,13 +13,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.damage_report import DNLL, KL, mean
-from benchmarks.damage_report import bits as bits_of
-from benchmarks.damage_targets import by_setting
+from benchmarks.damage.report import DNLL, KL, mean
+from benchmarks.damage.report import bits as bits_of
+from benchmarks.damage.targets import by_setting
 from benchmarks.plans import gain
 from benchmarks.plans import summary as summary_of_plans
 from benchmarks.readme_gpu import gpu
-from benchmarks.story import Story, summary
+from benchmarks.story.page import Story, summary
 from kakeya_fast.quality.protocol import Setting
 from kakeya_fast.quality.table import cells, explicit
 from kakeya_ref.layout import page_layout

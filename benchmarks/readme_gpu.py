@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.device.plan import SHAPES
+from benchmarks.device.table import counted
 from benchmarks.gpu_attention_table import TARGETS, devices, figures, runs, torch_times
 from benchmarks.gpu_generate_table import DENSE, dense_of
-from benchmarks.gpu_plan import SHAPES
-from benchmarks.gpu_table import counted
 
 CODEC, GROUP, DIM = "scalar:b=3", "G=4", "D=128"
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from benchmarks import machine
-from benchmarks.gpu_plan import HEADS
-from benchmarks.gpu_tables import beside, of_pages
+from benchmarks.device.plan import HEADS
+from benchmarks.device.tables import beside, of_pages
 from benchmarks.speed_table import markdown, verdicts
 from benchmarks.timing import CLOCKS, Spread, race
 from kakeya_fast import get_backend

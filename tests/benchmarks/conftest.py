@@ -39,7 +39,10 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def small(tiny, tmp_path, monkeypatch):
     """The tiny model, short texts of the manual only, torch operations for every codec."""
-    from benchmarks import damage, damage_forward, damage_settings, greedy, plans
+    from benchmarks import greedy, plans
+    from benchmarks.damage import forward as damage_forward
+    from benchmarks.damage import measure as damage
+    from benchmarks.damage import settings as damage_settings
     from kakeya_fast.torch_ops import Backend
 
     for module in (damage_settings, damage, plans, greedy):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.accounting import (
+from benchmarks.standard.accounting import (
     Claim,
     Historic,
     claim,
@@ -13,7 +13,7 @@ from benchmarks.accounting import (
     stored_ratio,
     true_page_nbytes,
 )
-from benchmarks.standard_shapes import (
+from benchmarks.standard.shapes import (
     Layer,
     Shape,
     as_printed,

@@ -10,10 +10,11 @@ pytest.importorskip("safetensors")
 
 import torch
 
-from benchmarks import damage, damage_settings
-from benchmarks.damage_settings import PARTS, half, make_trials
-from benchmarks.damage_trials import Bands, Trial
-from benchmarks.damage_values import LOOKED, PLAIN, value_moments
+from benchmarks.damage import measure as damage
+from benchmarks.damage import settings as damage_settings
+from benchmarks.damage.settings import PARTS, half, make_trials
+from benchmarks.damage.trials import Bands, Trial
+from benchmarks.damage.values import LOOKED, PLAIN, value_moments
 from kakeya_fast.quality.calibration import passages_of
 
 

@@ -5,8 +5,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from benchmarks import damage_report
-from benchmarks.damage_far import far
+from benchmarks.damage import report as damage_report
+from benchmarks.damage.far import far
 
 
 def test_the_page_is_that_of_the_files(monkeypatch):

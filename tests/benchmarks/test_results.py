@@ -5,10 +5,10 @@ from itertools import combinations
 
 import pytest
 
-from benchmarks.extrapolate import TARGETS, project
-from benchmarks.standard import RESULTS
-from benchmarks.standard_bytes import baseline, contexts_of, measured, setting_of, shape_of
-from benchmarks.standard_settings import SETTINGS
+from benchmarks.standard.bytes import baseline, contexts_of, measured, setting_of, shape_of
+from benchmarks.standard.extrapolate import TARGETS, project
+from benchmarks.standard.measure import RESULTS
+from benchmarks.standard.settings import SETTINGS
 
 FILES = sorted(RESULTS.glob("*.json"))
 

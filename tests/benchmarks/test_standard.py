@@ -11,10 +11,8 @@ pytest.importorskip("matplotlib")
 
 from transformers import DynamicCache  # noqa: E402
 
-from benchmarks import standard  # noqa: E402
-from benchmarks.extrapolate import main as extrapolate  # noqa: E402
-from benchmarks.extrapolate import project  # noqa: E402
-from benchmarks.standard_bytes import (  # noqa: E402
+from benchmarks.standard import measure as standard  # noqa: E402
+from benchmarks.standard.bytes import (  # noqa: E402
     baseline,
     full_layers,
     historic,
@@ -22,10 +20,12 @@ from benchmarks.standard_bytes import (  # noqa: E402
     measured,
     sizes,
 )
-from benchmarks.standard_report import write_reports  # noqa: E402
-from benchmarks.standard_run import fill, packed_rows, prefill  # noqa: E402
-from benchmarks.standard_settings import Setting  # noqa: E402
-from benchmarks.standard_texts import REPEATED, repeats, stretch  # noqa: E402
+from benchmarks.standard.extrapolate import main as extrapolate  # noqa: E402
+from benchmarks.standard.extrapolate import project  # noqa: E402
+from benchmarks.standard.report import write_reports  # noqa: E402
+from benchmarks.standard.run import fill, packed_rows, prefill  # noqa: E402
+from benchmarks.standard.settings import Setting  # noqa: E402
+from benchmarks.standard.texts import REPEATED, repeats, stretch  # noqa: E402
 from kakeya_fast.hf import build_kakeya_cache  # noqa: E402
 from kakeya_ref.errors import Malformed, UsageError  # noqa: E402
 

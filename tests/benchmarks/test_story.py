@@ -8,10 +8,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from benchmarks import story, story_layers
 from benchmarks.lineage_render import RESULTS
-from benchmarks.standard_markdown import wrapped
-from benchmarks.story_facts import against_singles, fate, interval_of, tally, versus
+from benchmarks.standard.markdown import wrapped
+from benchmarks.story import layers as story_layers
+from benchmarks.story import page as story
+from benchmarks.story.facts import against_singles, fate, interval_of, tally, versus
 
 COLUMNS = ["setting", "passage", "start", "tokens", "base_nll", "dnll", "kl", "agree"]
 

@@ -11,19 +11,15 @@ import pytest
 import torch
 from hostlaunch import HostLauncher
 
-from benchmarks import (
-    gpu,
-    gpu_attention,
-    gpu_bandwidth,
-    gpu_conform,
-    gpu_generate,
-    gpu_plan,
-    gpu_prefill,
-    gpu_record,
-    gpu_run,
-    gpu_sanitizer,
-    gpu_step,
-)
+from benchmarks import gpu, gpu_attention, gpu_generate
+from benchmarks.device import bandwidth as gpu_bandwidth
+from benchmarks.device import conform as gpu_conform
+from benchmarks.device import plan as gpu_plan
+from benchmarks.device import prefill as gpu_prefill
+from benchmarks.device import record as gpu_record
+from benchmarks.device import run as gpu_run
+from benchmarks.device import sanitizer as gpu_sanitizer
+from benchmarks.device import step as gpu_step
 from benchmarks.timing import Spread
 from kakeya_fast.cuda import Backend, params
 from kakeya_ref.registry import codec_ids

@@ -8,8 +8,10 @@ import pytest
 import torch
 from hostlaunch import HostLauncher
 
-from benchmarks import gpu_attention, gpu_attention_race, gpu_attention_table, gpu_conform
-from benchmarks.gpu_attention_race import Shape
+from benchmarks import gpu_attention, gpu_attention_table
+from benchmarks.device import conform as gpu_conform
+from benchmarks.device import race as gpu_attention_race
+from benchmarks.device.race import Shape
 from benchmarks.timing import Spread
 from kakeya_fast import dispatch
 from kakeya_fast.cuda import launch

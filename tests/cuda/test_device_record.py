@@ -9,7 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import gpu, gpu_bandwidth, gpu_plan, gpu_record, gpu_table
+from benchmarks import gpu
+from benchmarks.device import bandwidth as gpu_bandwidth
+from benchmarks.device import plan as gpu_plan
+from benchmarks.device import record as gpu_record
+from benchmarks.device import table as gpu_table
 from kakeya_ref.layout import page_layout
 
 
@@ -164,7 +168,7 @@ def measured(monkeypatch) -> list[str]:
         return made_up_row(0.4) | row.key
 
     monkeypatch.setattr(gpu_bandwidth, "measure", measure)
-    monkeypatch.setattr("benchmarks.gpu_timing.Flush", lambda device: None)
+    monkeypatch.setattr("benchmarks.device.timing.Flush", lambda device: None)
     return done
 
 

@@ -1,0 +1,1 @@
+"""Parts of the GPU benchmarks, which import nothing of a GPU before they run."""

@@ -1,0 +1,1 @@
+"""Bytes of whole caches, real models and published shapes: see STANDARD.md."""

@@ -1,0 +1,1 @@
+"""What stands of the claims of the lineage, on one page."""
