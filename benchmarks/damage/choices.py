@@ -25,6 +25,7 @@ BASES = (
     ("query:b=1.5/trellis:b=3", "query:b=2.5/trellis:b=2@f32"),
     ("query:b=2/trellis:b=3", "query:b=3/trellis:b=2@f32"),
     ("query:b=2/raw", "query:b=2/raw@f32"),
+    ("query:b=3/raw", "query:b=3/raw@f32"),
     ("query:b=2,f=", "query:b=2/raw@f32"),
 )
 WORDS = {
@@ -33,6 +34,7 @@ WORDS = {
     "query:b=2/raw@close": "near queries within 32 tokens of a frame",
     "query:b=2/raw@ridge3": "ridge of 0.001",
     "query:b=2/raw@ridge1": "ridge of 0.1",
+    "query:b=3/raw@ridge1": "ridge of 0.1",
     "query:b=2,f=512/raw@f512": "frames of 512",
     "query:b=2,f=2048/raw@f2048": "frames of 2048",
     "trial:/raw": "the codec in floats, nothing changed",

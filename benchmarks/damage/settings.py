@@ -83,9 +83,15 @@ LONG: tuple[Row, ...] = (
 # On books, which have room for more passages.
 BOOKS: tuple[Row, ...] = (
     ("query:b=2", "raw", "f32"),
+    ("query:b=2,f=1048576", "raw", "absolute"),
     ("query:b=3", "raw", "f32"),
+    ("query:b=3,f=1048576", "raw", "absolute"),
     ("query:b=2,f=512", "raw", "f512"),
     ("query:b=2,f=2048", "raw", "f2048"),
+)
+# The one choice that might have been made better, on a text that nothing was chosen on.
+RIDGE: tuple[Row, ...] = tuple(
+    (f"query:b={b}", "raw", tables) for b in (2, 3) for tables in ("f32", "ridge1")
 )
 
 
@@ -138,6 +144,7 @@ PARTS: dict[str, tuple[int, int, str, tuple[Row, ...]]] = {
     # Against tables from English alone.
     "portuguese": (1024, 16, "portuguese-b", foreign("portuguese", "f32")),
     "russian": (1024, 16, "russian-b", foreign("russian", "f32")),
+    "ridge": (1024, 16, "books", RIDGE),
     "open": (1024, 8, "workshop-b", OPEN),
     "short": (1024, 16, "workshop-b", SHORT),
 }
