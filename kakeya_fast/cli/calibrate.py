@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from kakeya_fast.cli.screen import Json, bar, emit, to_be_written
+from kakeya_fast.cli.screen import TEXTS, Json, bar, emit, to_be_written
 
 
 def calibrate(
     model: Annotated[str, typer.Option(help="smollm2-135m, gemma3-270m or a local folder.")],
-    text: Annotated[
-        list[str], typer.Option(help="manual, workshop, books, code or a UTF-8 file; repeatable.")
-    ],
+    text: Annotated[list[str], typer.Option(help=f"{TEXTS} Repeatable.")],
     out: Annotated[
         Path, typer.Option(callback=to_be_written, help="Where the tables go: a safetensors file.")
     ],

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.panel import Panel
 
-from kakeya_fast.cli.screen import Json, bar, console, emit, show
+from kakeya_fast.cli.screen import TEXTS, Json, bar, console, emit, show
 from kakeya_fast.quality.table import cells, explicit
 
 SETTINGS = (
@@ -50,9 +50,7 @@ def demo(
     tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 32,
     passages: Annotated[int, typer.Option(help="Passages for the quality columns.")] = 3,
     passage_tokens: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
-    text: Annotated[
-        str, typer.Option(help="manual, workshop, books, code or a UTF-8 file.")
-    ] = "manual",
+    text: Annotated[str, typer.Option(help=TEXTS)] = "manual",
     calibrate_on: Annotated[
         str, typer.Option(help="Another text, for the tables of calibrated keys.")
     ] = "code",

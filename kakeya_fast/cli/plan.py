@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kakeya_fast.cli.screen import Json, bar, emit, show, to_be_written
+from kakeya_fast.cli.screen import TEXTS, Json, bar, emit, show, to_be_written
 
 Many = list[str]
 
@@ -18,9 +18,7 @@ def plan(
     model: Annotated[str, typer.Option(help="smollm2-135m, gemma3-270m or a local folder.")] = (
         "smollm2-135m"
     ),
-    text: Annotated[str, typer.Option(help="manual, workshop, books, code or a UTF-8 file.")] = (
-        "workshop"
-    ),
+    text: Annotated[str, typer.Option(help=TEXTS)] = ("workshop"),
     k: Annotated[Many | None, typer.Option("--k", help="Candidate for keys; repeatable.")] = None,
     v: Annotated[Many | None, typer.Option("--v", help="Candidate for values; repeatable.")] = None,
     k_at: Annotated[Many | None, typer.Option(help="Rate at which keys are measured.")] = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kakeya_fast.cli.screen import bar, emit, show, to_be_written
+from kakeya_fast.cli.screen import TEXTS, bar, emit, show, to_be_written
 from kakeya_fast.quality.table import HEADER, cells
 from kakeya_ref.errors import UsageError
 
@@ -25,9 +25,7 @@ def quality(
         Many | None,
         typer.Option(help="key-codec/value-codec@page=512,residual=0,exact=0..1; repeatable."),
     ] = None,
-    text: Annotated[
-        str, typer.Option(help="manual, workshop, books, code or a UTF-8 file.")
-    ] = "manual",
+    text: Annotated[str, typer.Option(help=TEXTS)] = "manual",
     ctx: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,
     passages: Annotated[int, typer.Option(help="Disjoint passages.")] = 8,
     chunk: Annotated[int, typer.Option(help="Tokens of a forward pass.")] = 512,

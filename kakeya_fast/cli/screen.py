@@ -20,8 +20,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from kakeya_fast.quality.texts import NAMED
 from kakeya_ref.errors import UsageError
 
+# What an option that takes a text may be.
+TEXTS = f"{', '.join(NAMED)} or a UTF-8 file."
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 WIDTH = 120

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kakeya_fast.cli.screen import console, emit, show, to_be_written
+from kakeya_fast.cli.screen import TEXTS, console, emit, show, to_be_written
 from kakeya_ref.errors import UsageError
 
 
@@ -19,9 +19,7 @@ def stages(
     layer: Annotated[int, typer.Option(help="Model layer.")] = 5,
     head: Annotated[int, typer.Option(help="KV head.")] = 0,
     stream: Annotated[str, typer.Option(help="k for keys, v for values.")] = "k",
-    text: Annotated[
-        str, typer.Option(help="manual, workshop, books, code or a UTF-8 file.")
-    ] = "manual",
+    text: Annotated[str, typer.Option(help=TEXTS)] = "manual",
     ctx: Annotated[int, typer.Option(help="Tokens of the passage.")] = 2048,
     block: Annotated[int, typer.Option(help="Tokens of a block.")] = 512,
     metric: Annotated[str, typer.Option(help="Whiten by the queries of this text.")] = "",

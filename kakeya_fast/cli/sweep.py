@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kakeya_fast.cli.screen import bar, console, emit, show, to_be_written
+from kakeya_fast.cli.screen import TEXTS, bar, console, emit, show, to_be_written
 from kakeya_ref.errors import UsageError
 
 Many = list[str]
@@ -18,7 +18,7 @@ Settings = Annotated[
     typer.Option(help="key-codec/value-codec@page=512,residual=0,metric=TEXT; repeatable."),
 ]
 How = Annotated[str, typer.Option(help="inforward, snapshot or both.")]
-TextOption = Annotated[str, typer.Option(help="manual, workshop, books, code or a UTF-8 file.")]
+TextOption = Annotated[str, typer.Option(help=TEXTS)]
 Ctx = Annotated[int, typer.Option(help="Tokens of a passage.")]
 Passages = Annotated[int, typer.Option(help="Disjoint passages.")]
 Backend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
