@@ -9,11 +9,9 @@ coded by ``query`` with the tables of :mod:`benchmarks.damage`, values by ``trel
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,10 @@ import numpy as np
 import torch
 
 from benchmarks.damage.forward import PAGE, Damage, compared, enter_run, install, logits
+from benchmarks.damage.rates import Row, gain, saved
 from benchmarks.damage.settings import half, make_tables, table_folder
 from benchmarks.pool import spread
 from kakeya_fast.hf import Plan, load_tables
-from kakeya_fast.quality import stats
 from kakeya_fast.quality.allocate import Part, Shape
 from kakeya_fast.quality.models import Loaded, load_model
 from kakeya_fast.quality.planning import Sensitivity, describe
@@ -194,32 +192,6 @@ def compare(model: str, count: int, device: str, workers: int) -> None:
     bench.measure([(n, w, c) for w in windows for n, c in settings.items()], workers)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A setting on whole passages: true bits of both streams, and of each passage its sums."""
-
-    name: str
-    bits: tuple[float, float]
-    tokens: Any
-    kl: Any
-    dnll: Any
-
-    @property
-    def mean_bits(self) -> float:
-        """Of keys and values together."""
-        return sum(self.bits) / 2
-
-    @property
-    def loss(self) -> stats.Estimate:
-        """KL a token, in nats."""
-        return stats.pooled(list(self.kl), [int(t) for t in self.tokens])
-
-    @property
-    def dppl(self) -> float:
-        """ΔPPL, percent."""
-        return 100 * math.expm1(self.dnll.sum() / self.tokens.sum())
-
-
 def summary(data: dict[str, Any]) -> list[Row]:
     """The settings that were measured on whole passages."""
     found: dict[str, dict[int, list[float]]] = {}
@@ -232,35 +204,6 @@ def summary(data: dict[str, Any]) -> list[Row]:
         kl, dnll, tokens, k, v = np.array([units[i] for i in sorted(units)]).T
         rows.append(Row(name, (k[0], v[0]), tokens, kl * tokens, dnll * tokens))
     return rows
-
-
-def saved(kl: float, bits: float, uniform: Sequence[tuple[float, float]]) -> float:
-    """Bits that uniform settings (bits, KL) need more for a KL, on the line of log KL by bits.
-
-    The line goes through those that no cheaper one beats.
-    """
-    every = sorted((b, math.log(x)) for b, x in uniform)
-    points = [p for i, p in enumerate(every) if all(p[1] < q[1] for q in every[:i])]
-    pairs = list(itertools.pairwise(points))
-    low, high = next((p for p in pairs if p[1][1] <= math.log(kl)), pairs[-1])
-    share = (math.log(kl) - low[1]) / (high[1] - low[1])
-    return low[0] + share * (high[0] - low[0]) - bits
-
-
-def gain(row: Row, uniform: Sequence[Row]) -> tuple[float, float, float]:
-    """Bits that a plan saves, with their interval: passages are drawn for all settings at once."""
-    count = len(row.kl)
-    picks = np.random.default_rng(stats.SEED).integers(0, count, size=(stats.DRAWS, count))
-    draws = np.concatenate([np.arange(count)[None], picks])
-    kl = {r.name: r.kl[draws].sum(1) / r.tokens[draws].sum(1) for r in (row, *uniform)}
-    bits = [r.mean_bits for r in uniform]
-    each = [
-        saved(own, row.mean_bits, list(zip(bits, others, strict=True)))
-        for own, *others in zip(kl[row.name], *(kl[r.name] for r in uniform), strict=True)
-    ]
-    tail = stats.tail_share(count)
-    low, high = np.quantile(each[1:], [tail, 1 - tail])
-    return each[0], float(low), float(high)
 
 
 def render(model: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.damage.choices import choices, foreign
 from benchmarks.damage.far import far
 from benchmarks.damage.settings import TABLES
-from benchmarks.damage.targets import by_setting, targets, where
+from benchmarks.damage.targets import ahead, by_setting, targets, where
 from kakeya_fast.quality.stats import Estimate, pooled
 
 RESULTS = Path(__file__).parents[1] / "results" / "damage"
@@ -107,6 +107,7 @@ def page(data: dict[str, Any], path: Path) -> list[str]:
         f"![KL against bits]({path.with_suffix('.png').name})",
         "",
         *targets({n: list(u.values()) for n, u in found.items()}, model["name"]),
+        *ahead(found),
     ]
 
 

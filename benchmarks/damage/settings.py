@@ -50,6 +50,8 @@ BOTH: tuple[Row, ...] = (
     ("scalar:b=2", "scalar:b=2", ""),
     ("scalar:b=3", "scalar:b=3", ""),
     ("scalar:b=4", "scalar:b=4", ""),
+    ("scalar:b=5", "scalar:b=5", ""),
+    ("scalar:b=6", "scalar:b=6", ""),
     ("query:b=2", "trellis:b=2", "f32"),
     ("query:b=2.5", "trellis:b=2", "f32"),
     ("query:b=3", "trellis:b=3", "f32"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.damage.rates import Row, gain, row_of
 from benchmarks.damage.settings import PARTS, name_of
 from kakeya_fast.quality.stats import DRAWS, SEED, tail_share
 
@@ -38,6 +39,8 @@ LIMITS: dict[str, tuple[tuple[str, float], ...]] = {
     "smollm2-135m": (("query:b=3/trellis:b=3@f32", 0.05), ("query:b=3/raw@f32", 0.02)),
     "gemma3-270m": (("query:b=3/trellis:b=3@f32", 0.03), ("query:b=3/raw@f32", 0.02)),
 }
+# What `scalar` is to need more for the same KL, in bits of keys and values together.
+AHEAD = 1.0
 # With frames, every ratio was to be a quarter lower than with absolute tables.
 BEYOND = 0.75
 
@@ -79,6 +82,35 @@ def targets(found: dict[str, list[Unit]], model: str) -> list[str]:
         ppl = math.expm1(rows[:, 2].sum() / rows[:, 0].sum())
         word = "met" if ppl <= most else "missed"
         lines.append(f"| {text} | {100 * ppl:+.1f} % | {len(units)} | {word} |")
+    return [*lines, ""]
+
+
+def of_both(found: dict[str, dict[int, Unit]]) -> tuple[dict[str, Row], dict[str, Row]]:
+    """Settings that code keys and values, and those of them that are ``scalar``."""
+    rows = {name: row_of(name, units) for name, units in found.items()}
+    both = {name: row for name, row in rows.items() if max(row.bits) < 16}
+    return both, {name: row for name, row in both.items() if name.startswith("scalar")}
+
+
+def ahead(found: dict[str, dict[int, Unit]]) -> list[str]:
+    """How many bits ``scalar`` needs more, for every setting of both streams."""
+    both, scalar = of_both(found)
+    lines = [
+        f"At the same KL `scalar` needs more bits, on the line of log KL by bits; {AHEAD:.0f} was "
+        "asked.",
+        "",
+        "| keys/values | true bits | n | `scalar` needs more [95 %] | |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in both.items():
+        if name in scalar or len(scalar) < 2:
+            continue
+        bits, low, high = gain(row, list(scalar.values()))
+        word = "met" if bits >= AHEAD else "missed"
+        lines.append(
+            f"| `{name}` | {row.mean_bits:.3f} | {len(row.kl)} | {bits:.2f} [{low:.2f}, "
+            f"{high:.2f}] | {word} |"
+        )
     return [*lines, ""]
 
 

@@ -52,20 +52,3 @@ def test_plans_are_made_and_compared(small, tmp_path, monkeypatch):
     assert set(data["expected"]) == {name for name in rows if not name.startswith("plan")}
     plans.render("tiny")
     assert "| plan 3.0 |" in (tmp_path / "tiny.md").read_text("utf-8")
-
-
-def test_bits_saved_lie_on_the_line_through_uniform_settings():
-    bits, factor = np.array([2.0, 3.0, 2.5]), np.array([0.04, 0.01, 0.05])
-    spread = np.array([1.0, 2.0, 3.0])
-    uniform = [
-        plans.Row(f"u{b}", (b, b), np.full(3, 10.0), 10 * f * spread, np.zeros(3))
-        for b, f in zip(bits, factor, strict=True)
-    ]
-    # What costs 2.2 bits loses what uniform settings do with 2.5: the dearer third does not count.
-    plan = plans.Row("plan", (2.0, 2.4), np.full(3, 10.0), 10 * 0.02 * spread, np.zeros(3))
-    found = plans.gain(plan, uniform)
-    assert found == pytest.approx((0.3, 0.3, 0.3))
-    other = plans.Row("plan", (2.0, 2.4), plan.tokens, 0.2 * spread[::-1], np.zeros(3))
-    best, low, high = plans.gain(other, uniform)
-    assert low < best < high
-    assert best == pytest.approx(0.3)
