@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.damage.moments import moments, readers_of
 from benchmarks.damage.trials import Known
-from benchmarks.damage.values import readers_of, value_moments
 from kakeya_fast.env import cache_dir
 from kakeya_fast.hf.calibrate import Statistics, added
 from kakeya_fast.quality.calibration import calibrated, passages_of, statistics_of
@@ -117,7 +117,7 @@ OPEN: tuple[Row, ...] = (
     *((f"trial:{what}", "raw", "") for what in (
         "", "band=16", "band=32", "gain=0", "steps=0", "gain=4,steps=1", "quantiser=lloyd",
         "quantiser=walk", "metric=no", "turn=no", "shrink=0.01", "shrink=0.1", "adapt=32",
-        "adapt=1024",
+        "adapt=1024", "looked=yes", "looking=yes", "looked=yes,looking=yes",
     )),
     ("raw", "trellis:b=2", ""),
     *(("raw", f"trial:{what}", "") for what in (
@@ -197,15 +197,15 @@ def table_folder() -> Path:
 
 def make_trials(loaded: Loaded, folder: Path) -> Known:
     """Moments of a model for codecs that are not in the format; kept beside the tables."""
-    path = folder / f"{loaded.name}-moments.pickle"
+    path = folder / f"{loaded.name}-attended.pickle"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         texts = [half(name) for name in MIXED]
         found = added([statistics_of(loaded, [text], TOKENS, CTX) for text in texts])
         windows = [p for t in texts for p in passages_of(loaded, [t], TOKENS, CTX)]
-        values = value_moments(loaded.model, [list(p.ids) for p in windows])
+        attended = moments(loaded.model, found.ropes, [list(p.ids) for p in windows])
         draft = path.with_suffix(".part")
-        draft.write_bytes(pickle.dumps((found, values, readers_of(loaded.model))))
+        draft.write_bytes(pickle.dumps((found, attended, readers_of(loaded.model))))
         draft.replace(path)
     known = Known(*pickle.loads(path.read_bytes()))
     known.device = loaded.model.device

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.damage.forward import SINKS, Damage
-from benchmarks.damage.values import LOOKED, PLAIN, Sums, spread_of
+from benchmarks.damage.moments import Attended
 from kakeya_fast.hf.calibrate import NEAR, Statistics
 from kakeya_fast.hf.rope import Spread, turned_moments
 from kakeya_fast.torch_ops.walk import Walk
@@ -56,8 +56,8 @@ class Trial:
     adapt : int
         First tokens of a sequence that give each of its bands a spread of their own, 0: none. Its
         bytes, one a band and sequence, are not counted.
-    looked : bool
-        Values only: whether tokens count by the attention they get in the moments.
+    looked, looking : bool
+        Whether tokens count by the attention they get, and queries by what they give.
     """
 
     b: float = 2.0
@@ -70,6 +70,7 @@ class Trial:
     turn: bool = True
     adapt: int = 0
     looked: bool = False
+    looking: bool = False
 
     @staticmethod
     def parse(text: str) -> Trial:
@@ -77,7 +78,7 @@ class Trial:
         given = dict(x.split("=") for x in text.partition(":")[2].split(",") if x)
         whole = dict.fromkeys(("band", "gain", "steps", "adapt"), int)
         kinds = whole | {"b": float, "quantiser": str, "shrink": float}
-        flags = {"metric", "turn", "looked"}
+        flags = {"metric", "turn", "looked", "looking"}
         return Trial(**{k: v == "yes" if k in flags else kinds[k](v) for k, v in given.items()})
 
     def bits(self, size: int) -> float:
@@ -199,25 +200,28 @@ class Known:
     """Moments of keys, queries and values of a model, and the trials made from them."""
 
     def __init__(
-        self, found: Statistics, values: dict[str, dict[int, Sums]], readers: dict[int, Any]
+        self, found: Statistics, attended: dict[int, Attended], readers: dict[int, Any]
     ) -> None:
-        self.found, self.of_values, self.readers = found, values, readers
+        self.found, self.attended, self.readers = found, attended, readers
         self.device: Any = "cpu"
         self.bands = cache(self._bands)
 
     def _bands(self, stream: str, name: str, layer: int, head: int) -> Bands:
-        trial = Trial.parse(name)
+        trial, attended = Trial.parse(name), self.attended[layer]
         if stream == "v":
-            sums = self.of_values[LOOKED if trial.looked else PLAIN][layer]
-            return Bands(trial, *spread_of(sums, head), self.readers[layer][head], self.device)
-        one, rope = self.found.sums[layer], self.found.ropes[layer]
-        where, reach = Spread(FRAME), Spread(max(FRAME, NEAR), float(CONTEXT), 0.5)
-        mean, second = turned_moments(
-            one.mean[head] / one.tokens, one.keys[head] / one.tokens, rope, where
-        )
-        _, looking = turned_moments(one.mean[head], one.queries[head], rope, reach)
-        covariance = second - np.outer(mean, mean)
-        return Bands(trial, mean, covariance, looking, self.device)
+            sums = attended.looked_values if trial.looked else attended.values
+            mean, second = sums.of(head)
+            looking = self.readers[layer][head]
+        else:
+            one, rope = self.found.sums[layer], self.found.ropes[layer]
+            mean, second = one.mean[head] / one.tokens, one.keys[head] / one.tokens
+            if trial.looked:
+                mean, second = attended.looked_keys.of(head)
+            queries = attended.looking.second if trial.looking else one.queries
+            reach = Spread(max(FRAME, NEAR), float(CONTEXT), 0.5)
+            _, looking = turned_moments(mean, queries[head], rope, reach)
+            mean, second = turned_moments(mean, second, rope, Spread(FRAME))
+        return Bands(trial, mean, second - np.outer(mean, mean), looking, self.device)
 
 
 def _turn(d: int, band: int) -> np.ndarray:

@@ -12,9 +12,10 @@ import torch
 
 from benchmarks.damage import measure as damage
 from benchmarks.damage import settings as damage_settings
+from benchmarks.damage.moments import moments
 from benchmarks.damage.settings import PARTS, half, make_trials
 from benchmarks.damage.trials import Bands, Trial
-from benchmarks.damage.values import LOOKED, PLAIN, value_moments
+from kakeya_fast.hf.rotary import ropes, watching
 from kakeya_fast.quality.calibration import passages_of
 
 
@@ -75,30 +76,42 @@ def test_a_trial_reaches_the_leading_component_of_a_token(steps, most):
 
 def test_moments_of_values_are_those_of_the_passes(small):
     known = make_trials(small, damage_settings.table_folder())
-    weight, mean, second = known.of_values[PLAIN][1]
-    assert mean.shape == (2, 16)
-    assert second.shape == (2, 16, 16)
-    power = (second / weight[:, None, None]).trace(axis1=1, axis2=2)
-    assert (power >= ((mean / weight[:, None]) ** 2).sum(1)).all()
-    assert list(weight) == [2 * 96] * 2  # pages of two passages of 128
+    sums = known.attended[1].values
+    assert sums.mean.shape == (2, 16)
+    assert sums.second.shape == (2, 16, 16)
+    assert list(sums.weight) == [2 * 96] * 2  # pages of two passages of 128
+    mean, second = sums.of(0)
+    assert np.trace(second) >= mean @ mean
     assert half("manual-a").text != half("manual-b").text
 
 
 @pytest.mark.parametrize("layer", [0, 1])  # one of a window of 48, one of all
-def test_values_count_by_the_attention_they_get(small, layer):
+def test_tokens_count_by_the_attention_they_get(small, layer):
     ids = list(passages_of(small, [half("manual-a")], 128, 128)[0].ids)
+    keys, text = {}, torch.tensor([ids])
+    with torch.no_grad(), watching(small.model, lambda i, q, k: keys.setdefault(i, (q, k))):
+        small.model(text)
     before = small.model.config._attn_implementation
     small.model.set_attn_implementation("eager")
     with torch.no_grad():
-        seen = small.model(torch.tensor([ids]), output_attentions=True).attentions[layer][0]
+        told = small.model(text, output_attentions=True)
     small.model.set_attn_implementation(before)
-    # Two heads a KV head; tokens 36 .. 67 are one page, read as codes from 68 on.
-    want = seen[:2, 68:, 36:68].double().square().sum((0, 1))
-    captured = value_moments(small.model, [ids])[LOOKED][layer]
-    short = value_moments(small.model, [ids[:68]])[LOOKED][layer]
-    first = seen[:2, 36:, 4:36].double().square().sum()
-    last = seen[:2, 100:, 68:100].double().square().sum()
-    assert captured[0][0] == pytest.approx(float(first + want.sum() + last), rel=1e-4)
-    assert short[0][0] == pytest.approx(
-        float(seen[:2, 36:68, 4:36].double().square().sum()), rel=1e-4
+    # Two query heads a KV head; complete pages are tokens 4 .. 35, 36 .. 67 and 68 .. 99.
+    squares = told.attentions[layer][0, :2].double().square()
+    got = [squares[:, 4 + 32 * (i + 1) :, 4 + 32 * i : 36 + 32 * i].sum((0, 1)) for i in range(3)]
+    weight = torch.cat(got)
+    small_ropes = ropes(small.model)
+    found = moments(small.model, small_ropes, [ids])[layer]
+    assert found.looked_values.weight[0] == pytest.approx(float(weight.sum()), rel=1e-4)
+    assert found.looking.weight[0] == pytest.approx(float(weight.sum()), rel=1e-4)
+    q, k = (x[0].double().square().sum(-1) for x in keys[layer])
+    assert np.trace(found.looked_keys.second[0]) == pytest.approx(
+        float((weight * k[0, 4:100]).sum()), rel=1e-4
     )
+    seen = [squares[:, n, 4 : max(4, 4 + (n - 4) // 32 * 32)].sum(-1) for n in range(128)]
+    assert np.trace(found.looking.second[0]) == pytest.approx(
+        float((torch.stack(seen, 1) * q[:2]).sum()), rel=1e-4
+    )
+    back = small_ropes[layer].turned(keys[layer][1][0, 0, 4:100], -torch.arange(4, 100)).double()
+    mean = (weight[:, None] * back).sum(0) / weight.sum()
+    assert np.allclose(found.looked_keys.of(0)[0], mean, atol=1e-4)

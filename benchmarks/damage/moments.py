@@ -1,0 +1,131 @@
+"""Moments by attention, and what reads values: for codecs that are not in the format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from benchmarks.damage.forward import PAGE, SINKS
+from kakeya_fast.hf.rope import Rope
+
+NAME = "kakeya_moments"
+Array = Any  # float64, or 0.0 before the first passage
+
+
+@dataclass
+class Sums:
+    """Of the KV heads of one layer: weight of all tokens, their sum, the sum of their squares."""
+
+    weight: Array = 0.0
+    mean: Array = 0.0
+    second: Array = 0.0
+
+    def add(self, x: Tensor, weight: Tensor) -> None:
+        """Take vectors (H, N, D), each weighing so much (H, N)."""
+        x, weight = x.double(), weight.double()
+        weighed = x * weight[..., None]
+        self.weight = self.weight + weight.sum(1).cpu().numpy()
+        self.mean = self.mean + weighed.sum(1).cpu().numpy()
+        self.second = self.second + (weighed.transpose(1, 2) @ x).cpu().numpy()
+
+    def of(self, head: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (D,) and second moment (D, D) of one head's vectors."""
+        return self.mean[head] / self.weight[head], self.second[head] / self.weight[head]
+
+
+@dataclass
+class Attended:
+    """Moments of one layer over complete pages; keys and queries turned back to position 0.
+
+    Attributes
+    ----------
+    values : Sums
+        Every token counts alike.
+    looked_values, looked_keys : Sums
+        A token counts as the squares of the attention that it gets from behind its page, where a
+        cache reads codes: errors of tokens are independent, so their squares add up.
+    looking : Sums
+        Queries, each counting as the squares of the attention that it gives so.
+    """
+
+    values: Sums = field(default_factory=Sums)
+    looked_values: Sums = field(default_factory=Sums)
+    looked_keys: Sums = field(default_factory=Sums)
+    looking: Sums = field(default_factory=Sums)
+
+
+@torch.inference_mode()
+def moments(
+    model: Any, ropes: Mapping[int, Rope], passages: list[list[int]]
+) -> dict[int, Attended]:
+    """Of every layer, over some passages."""
+    found: dict[int, Attended] = {}
+
+    def attend(
+        module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float = 1.0,
+        **_: Any,
+    ) -> tuple[Tensor, None]:  # fmt: skip
+        heads, tokens = k.shape[1:3]
+        looks = _looks(q, k, scaling, getattr(module, "sliding_window", None))
+        out = looks @ v.repeat_interleave(q.shape[1] // heads, 1)
+        at = torch.arange(tokens, device=q.device)
+        page = (at - SINKS) // PAGE
+        squares = (looks[0] * (page[:, None] > page)).square().unflatten(0, (heads, -1))
+        inside = slice(SINKS, SINKS + max(0, tokens - SINKS) // PAGE * PAGE)
+        squares[..., :SINKS] = 0
+        got, gave = squares.sum((1, 2))[:, inside], squares.sum(3)
+        rope, one = ropes[module.layer_idx], found.setdefault(module.layer_idx, Attended())
+        values = v[0, :, inside]
+        one.values.add(values, torch.ones_like(got))
+        one.looked_values.add(values, got)
+        one.looked_keys.add(rope.turned(k, -at)[0, :, inside], got)
+        turned = rope.turned(q, -at)[0].unflatten(0, (heads, -1))
+        one.looking.add(turned.flatten(1, 2), gave.flatten(1, 2))
+        return out.transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        for ids in passages:
+            model(torch.tensor([ids], device=model.device), use_cache=False, logits_to_keep=1)
+    finally:
+        model.set_attn_implementation(before)
+    return found
+
+
+def _looks(q: Tensor, k: Tensor, scaling: float, window: int | None) -> Tensor:
+    """Attention of every query on every key, (1, H of queries, T, T)."""
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+    at = torch.arange(q.shape[2], device=q.device)
+    seen = (at <= at[:, None]) & (at > at[:, None] - (window or len(at)))
+    return (q @ k.transpose(2, 3) * scaling).masked_fill(~seen, -torch.inf).softmax(-1)
+
+
+def readers_of(model: Any) -> dict[int, Any]:
+    """Of each layer and KV head: what the output projection makes of an error of its values.
+
+    Returns
+    -------
+    dict of layer to (H, D, D) float64
+    """
+    config = model.config.get_text_config(decoder=True)
+    found = {}
+    for module in model.modules():
+        if not hasattr(module, "o_proj"):
+            continue
+        weight = module.o_proj.weight.detach().double()
+        d = weight.shape[1] // config.num_attention_heads
+        by_head = weight.unflatten(1, (config.num_attention_heads, d))
+        each = torch.einsum("ohd,ohe->hde", by_head, by_head)
+        groups = each.unflatten(0, (config.num_key_value_heads, -1)).sum(1)
+        found[module.layer_idx] = groups.cpu().numpy()
+    return found
