@@ -52,6 +52,8 @@ BOTH: tuple[Row, ...] = (
     ("scalar:b=4", "scalar:b=4", ""),
     ("scalar:b=5", "scalar:b=5", ""),
     ("scalar:b=6", "scalar:b=6", ""),
+    # KIVI's layout, which needs no calibration.
+    ("int:b=2,g=32,axis=channel", "int:b=2,g=32", ""),
     ("query:b=2", "trellis:b=2", "f32"),
     ("query:b=2.5", "trellis:b=2", "f32"),
     ("query:b=3", "trellis:b=3", "f32"),

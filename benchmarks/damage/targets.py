@@ -107,6 +107,7 @@ def ahead(found: dict[str, dict[int, Unit]]) -> list[str]:
             continue
         bits, low, high = gain(row, list(scalar.values()))
         word = "met" if bits >= AHEAD else "missed"
+        word = word if name.startswith("query") else ""
         lines.append(
             f"| `{name}` | {row.mean_bits:.3f} | {len(row.kl)} | {bits:.2f} [{low:.2f}, "
             f"{high:.2f}] | {word} |"
