@@ -34,13 +34,10 @@ def generation(name: str, context: int, new: int, clock: str) -> dict[str, Any]:
     loaded = load_model(name)
     model = loaded.model.eval()
     ids = torch.tensor([loaded.tokens(load_text("manual").text)[:context]])
-    filled = DynamicCache(config=model.config)
-    for at in range(0, context - 1, CHUNK):
-        part = ids[:, at : min(at + CHUNK, context - 1)]
-        model(part, past_key_values=filled, logits_to_keep=1)
+    filled = prefilled(model, ids[:, : context - 1])
     tables = make_tables(loaded, [TABLES], table_folder())[TABLES]
-    calibrated = partial(_packed, codecs=CALIBRATED, tables=tables)
-    makers = {"dynamic": _dynamic, "packed": _packed, "calibrated": calibrated}
+    calibrated = partial(packed, codecs=CALIBRATED, tables=tables)
+    makers = {"dynamic": _dynamic, "packed": packed, "calibrated": calibrated}
     found: dict[str, Any] = {kind: {"tokens_per_second": [], "peak": []} for kind in makers}
     for turn in range(ROUNDS + 1):
         for kind, make in makers.items():
@@ -76,7 +73,16 @@ def _dynamic(model: Any, filled: Any) -> Any:
     return past
 
 
-def _packed(model: Any, filled: Any, codecs: Any = CODECS, tables: Path | None = None) -> Any:
+def prefilled(model: Any, ids: torch.Tensor) -> DynamicCache:
+    """What a model keeps of a text, read in chunks."""
+    filled = DynamicCache(config=model.config)
+    for part in ids.split(CHUNK, 1):
+        model(part, past_key_values=filled, logits_to_keep=1)
+    return filled
+
+
+def packed(model: Any, filled: Any, codecs: Any = CODECS, tables: Path | None = None) -> Any:
+    """A packed cache of what another one holds."""
     past = build_kakeya_cache(model, *codecs, backend="numba", tables=tables)
     places = torch.arange(filled.get_seq_length())[None]
     for i, layer in enumerate(filled.layers):
