@@ -77,7 +77,8 @@ def moments(
         out = looks @ v.repeat_interleave(q.shape[1] // heads, 1)
         at = torch.arange(tokens, device=q.device)
         page = (at - SINKS) // PAGE
-        squares = (looks[0] * (page[:, None] > page)).square().unflatten(0, (heads, -1))
+        squares = looks[0].masked_fill_(page[:, None] <= page, 0).square_()
+        squares = squares.unflatten(0, (heads, -1))
         inside = slice(SINKS, SINKS + max(0, tokens - SINKS) // PAGE * PAGE)
         squares[..., :SINKS] = 0
         got, gave = squares.sum((1, 2))[:, inside], squares.sum(3)
@@ -107,7 +108,8 @@ def _looks(q: Tensor, k: Tensor, scaling: float, window: int | None) -> Tensor:
     k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
     at = torch.arange(q.shape[2], device=q.device)
     seen = (at <= at[:, None]) & (at > at[:, None] - (window or len(at)))
-    return (q @ k.transpose(2, 3) * scaling).masked_fill(~seen, -torch.inf).softmax(-1)
+    logits = (q @ k.transpose(2, 3)).mul_(scaling).masked_fill_(~seen, -torch.inf)
+    return logits.softmax(-1)
 
 
 def readers_of(model: Any) -> dict[int, Any]:
