@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
+from benchmarks.damage.settings import KINDS
 from benchmarks.damage.targets import Unit, by_setting, paired, ratio_of, where
 from kakeya_fast.quality.stats import DRAWS, SEED, tail_share
 
-# Tables from a text's own kind, and from another.
-KINDS = {
-    "code-b": ("code", "prose"),
-    "workshop-b": ("prose", "code"),
-    "portuguese-b": ("portuguese", "f32"),
-    "russian-b": ("russian", "f32"),
-}
 Found = dict[str, dict[int, Unit]]
 # What a row is held against, by how it begins or what it is.
 BASES = (
@@ -35,6 +30,23 @@ WORDS = {
     "query:b=2/raw@ridge3": "ridge of 0.001",
     "query:b=2/raw@ridge1": "ridge of 0.1",
     "query:b=3/raw@ridge1": "ridge of 0.1",
+    **dict.fromkeys(
+        (
+            f"{codecs}@moved"
+            for codecs in (
+                "query:b=2/raw",
+                "query:b=3/raw",
+                "query:b=2/trellis:b=2",
+                "query:b=2.5/trellis:b=2",
+                "query:b=3/trellis:b=3",
+                "query:b=4/trellis:b=4",
+            )
+        ),
+        "keys and queries counted by how far errors move outputs",
+    ),
+    **dict.fromkeys(
+        ("query:b=2/raw@moved0", "query:b=3/raw@moved0"), "the same, no share of all keys alike"
+    ),
     "query:b=2,f=512/raw@f512": "frames of 512",
     "query:b=2,f=2048/raw@f2048": "frames of 2048",
     "trial:/raw": "the codec in floats, nothing changed",
@@ -80,6 +92,9 @@ def choices(data: dict[str, Any]) -> list[str]:
     ]
     for name, units in found.items():
         basis = next((b for start, b in BASES if name.startswith(start) and b != name), None)
+        pair, _, tables = name.partition("@")
+        if tables.startswith("moved"):
+            basis = f"{pair}@f32"
         if name not in WORDS or basis is None or basis not in found:
             continue
         both = paired(list(units.values()), list(found[basis].values()))
@@ -102,19 +117,17 @@ def _word(low: float, high: float) -> str:
 def foreign(data: dict[str, Any]) -> list[str]:
     """How much of the gain over ``scalar`` tables of another domain keep."""
     found, here = by_setting(data), data["text"]["name"]
-    own, other = KINDS[here]
-    told = "English prose and reference (`f32`)" if other == "f32" else other
     lines = [
         f"## {data['model']['name']}: foreign calibration, measured on {here}",
         "",
         f"Keys alone, {_passages(found)} passages. *Kept* is the gain over `scalar` of the same "
-        f"bits (KL) of tables from {told} over that of tables from {own}; the target is a half. "
-        f"Measured: {where(data)}.",
+        "bits (KL) of foreign tables over that of a text's own kind; the target is a half. `f32` "
+        f"is English prose and reference. Measured: {where(data)}.",
         "",
-        "| keys | KL, own tables | KL, foreign tables | KL, `scalar` | kept [95 %] | |",
-        "|---|---|---|---|---|---|",
+        "| keys | own tables | KL | foreign tables | KL | KL, `scalar` | kept [95 %] | |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for codec in ("query:b=2", "query:b=3"):
+    for codec, (own, other) in itertools.product(("query:b=2", "query:b=3"), KINDS[here]):
         rows = [f"{codec}/raw@{own}", f"{codec}/raw@{other}"]
         rows.append(codec.replace("query", "scalar") + "/raw")
         if any(name not in found for name in rows):
@@ -128,7 +141,7 @@ def foreign(data: dict[str, Any]) -> list[str]:
         low, high = np.quantile(_kept(kl[picks][:, :, :, 0].sum(1)), [tail, 1 - tail])
         word = "met" if kept >= 0.5 else "missed"
         lines.append(
-            f"| `{codec}` | {mine:.4f} | {theirs:.4f} | {scalar:.4f} | "
+            f"| `{codec}` | `{own}` | {mine:.4f} | `{other}` | {theirs:.4f} | {scalar:.4f} | "
             f"{100 * kept:.0f} % [{100 * low:.0f}, {100 * high:.0f}] | {word} |"
         )
     return [*lines, ""]

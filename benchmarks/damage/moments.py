@@ -6,38 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from benchmarks.damage.forward import PAGE, SINKS
+from kakeya_fast.hf.calibrate import Weighed
 from kakeya_fast.hf.rope import Rope
 
 NAME = "kakeya_moments"
-Array = Any  # float64, or 0.0 before the first passage
-
-
-@dataclass
-class Sums:
-    """Of the KV heads of one layer: weight of all tokens, their sum, the sum of their squares."""
-
-    weight: Array = 0.0
-    mean: Array = 0.0
-    second: Array = 0.0
-
-    def add(self, x: Tensor, weight: Tensor) -> None:
-        """Take vectors (H, N, D), each weighing so much (H, N)."""
-        x, weight = x.double(), weight.double()
-        weighed = x * weight[..., None]
-        self.weight = self.weight + weight.sum(1).cpu().numpy()
-        self.mean = self.mean + weighed.sum(1).cpu().numpy()
-        self.second = self.second + (weighed.transpose(1, 2) @ x).cpu().numpy()
-
-    def of(self, head: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (D,) and second moment (D, D) of one head's vectors."""
-        return self.mean[head] / self.weight[head], self.second[head] / self.weight[head]
 
 
 @dataclass
@@ -46,19 +24,19 @@ class Attended:
 
     Attributes
     ----------
-    values : Sums
+    values : Weighed
         Every token counts alike.
-    looked_values, looked_keys : Sums
+    looked_values, looked_keys : Weighed
         A token counts as the squares of the attention that it gets from behind its page, where a
         cache reads codes: errors of tokens are independent, so their squares add up.
-    looking : Sums
+    looking : Weighed
         Queries, each counting as the squares of the attention that it gives so.
     """
 
-    values: Sums = field(default_factory=Sums)
-    looked_values: Sums = field(default_factory=Sums)
-    looked_keys: Sums = field(default_factory=Sums)
-    looking: Sums = field(default_factory=Sums)
+    values: Weighed = field(default_factory=Weighed)
+    looked_values: Weighed = field(default_factory=Weighed)
+    looked_keys: Weighed = field(default_factory=Weighed)
+    looking: Weighed = field(default_factory=Weighed)
 
 
 @torch.inference_mode()

@@ -44,7 +44,7 @@ def text() -> str:
         ("portuguese", foreign),
         ("russian", foreign),
     )
-    for part, render in (*parts, *((p, choices) for p in ("open", "ridge", "books"))):
+    for part, render in (*parts, *((p, choices) for p in ("main", "open", "learned", "books"))):
         for path in sorted(RESULTS.glob(f"*-{part}.json")):
             lines += render(json.loads(path.read_text("utf-8")))
     notes = RESULTS / "NOTES.md"

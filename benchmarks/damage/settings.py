@@ -21,28 +21,35 @@ TOKENS, CTX = 16384, 2048
 # Longest context the tables are made for.
 CONTEXT = 8192
 MIXED, REFERENCE = ("workshop-a", "manual"), ("manual",)
+# Every key and query counts alike, whatever its errors would do.
+ALIKE: dict[str, Any] = {"alike": 1.0}
 # Tables by name: texts, and what differs from frames of 32.
 TABLES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "f32": (MIXED, {}),
-    "f1": (MIXED, {"frame": 1}),
-    "f128": (MIXED, {"frame": 128}),
-    "f512": (MIXED, {"frame": 512}),
-    "f2048": (MIXED, {"frame": 2048}),
+    # As `kakeya calibrate` makes them: keys and queries count by what their errors do.
+    "moved": (MIXED, {}),
+    "moved0": (MIXED, {"alike": 0.0}),
+    "moved-prose": (("workshop-a",), {}),
+    "moved-code": (("code-a",), {}),
+    "f32": (MIXED, ALIKE),
+    "f1": (MIXED, ALIKE | {"frame": 1}),
+    "f128": (MIXED, ALIKE | {"frame": 128}),
+    "f512": (MIXED, ALIKE | {"frame": 512}),
+    "f2048": (MIXED, ALIKE | {"frame": 2048}),
     # One frame for all positions: statistics of the first 2048 of them.
-    "absolute": (MIXED, {"frame": 1 << 20, "span": 2048}),
-    "reference": (REFERENCE, {}),
-    "prose": (("workshop-a",), {}),
-    "code": (("code-a",), {}),
-    "portuguese": (("portuguese-a",), {}),
-    "russian": (("russian-a",), {}),
+    "absolute": (MIXED, ALIKE | {"frame": 1 << 20, "span": 2048}),
+    "reference": (REFERENCE, ALIKE),
+    "prose": (("workshop-a",), ALIKE),
+    "code": (("code-a",), ALIKE),
+    "portuguese": (("portuguese-a",), ALIKE),
+    "russian": (("russian-a",), ALIKE),
     # Where queries stand, and what bounds directions that no query took.
-    "near": (MIXED, {"far": 0.0}),
-    "far": (MIXED, {"far": 1.0}),
-    "close": (MIXED, {"near": 32}),
-    "ridge3": (MIXED, {"ridge": 1e-3}),
-    "ridge1": (MIXED, {"ridge": 1e-1}),
+    "near": (MIXED, ALIKE | {"far": 0.0}),
+    "far": (MIXED, ALIKE | {"far": 1.0}),
+    "close": (MIXED, ALIKE | {"near": 32}),
+    "ridge3": (MIXED, ALIKE | {"ridge": 1e-3}),
+    "ridge1": (MIXED, ALIKE | {"ridge": 1e-1}),
     # What two cores learn in minutes.
-    "short": (("manual-a",), {"tokens": 8192}),
+    "short": (("manual-a",), ALIKE | {"tokens": 8192}),
 }
 # (keys, values, tables)
 Row = tuple[str, str, str]
@@ -58,6 +65,10 @@ BOTH: tuple[Row, ...] = (
     ("query:b=2.5", "trellis:b=2", "f32"),
     ("query:b=3", "trellis:b=3", "f32"),
     ("query:b=4", "trellis:b=4", "f32"),
+    ("query:b=2", "trellis:b=2", "moved"),
+    ("query:b=2.5", "trellis:b=2", "moved"),
+    ("query:b=3", "trellis:b=3", "moved"),
+    ("query:b=4", "trellis:b=4", "moved"),
 )
 KEYS: tuple[Row, ...] = (
     ("scalar:b=2", "raw", ""),
@@ -66,6 +77,8 @@ KEYS: tuple[Row, ...] = (
     ("query:b=2", "raw", "f32"),
     ("query:b=2.5", "raw", "f32"),
     ("query:b=3", "raw", "f32"),
+    ("query:b=2", "raw", "moved"),
+    ("query:b=3", "raw", "moved"),
     ("query:b=2,f=1", "raw", "f1"),
     ("query:b=2,f=128", "raw", "f128"),
     ("query:b=2", "raw", "reference"),
@@ -75,6 +88,8 @@ KEYS: tuple[Row, ...] = (
 )
 VALUES: tuple[Row, ...] = (("raw", "scalar:b=2", ""), ("raw", "trellis:b=2", ""))
 LONG: tuple[Row, ...] = (
+    ("query:b=2", "raw", "moved"),
+    ("query:b=3", "raw", "moved"),
     ("query:b=2", "raw", "f32"),
     ("query:b=2,f=1048576", "raw", "absolute"),
     ("query:b=3", "raw", "f32"),
@@ -93,21 +108,31 @@ BOOKS: tuple[Row, ...] = (
     ("query:b=2,f=512", "raw", "f512"),
     ("query:b=2,f=2048", "raw", "f2048"),
 )
-# The one choice that might have been made better, on a text that nothing was chosen on.
-RIDGE: tuple[Row, ...] = tuple(
-    (f"query:b={b}", "raw", tables) for b in (2, 3) for tables in ("f32", "ridge1")
+# Choices of tables, on a text of neither the calibration nor the results.
+LEARNED: tuple[Row, ...] = tuple(
+    (f"query:b={b}", "raw", tables)
+    for b in (2, 3)
+    for tables in ("f32", "ridge1", "moved0", "moved")
 )
 
 
-def foreign(own: str, other: str) -> tuple[Row, ...]:
+def foreign(*pairs: tuple[str, str]) -> tuple[Row, ...]:
     """Tables of a text's own kind and of another, with the codec that needs none."""
     rows: list[Row] = []
     for b in (2, 3):
         rows.append((f"scalar:b={b}", "raw", ""))
-        rows += [(f"query:b={b}", "raw", tables) for tables in (own, other)]
+        rows += [(f"query:b={b}", "raw", tables) for pair in pairs for tables in pair]
     return tuple(rows)
 
 
+# Own tables and foreign ones, by text.
+KINDS: dict[str, tuple[tuple[str, str], ...]] = {
+    "code-b": (("code", "prose"), ("moved-code", "moved-prose")),
+    "workshop-b": (("prose", "code"), ("moved-prose", "moved-code")),
+    # Against tables from English alone.
+    "portuguese-b": (("portuguese", "f32"),),
+    "russian-b": (("russian", "f32"),),
+}
 OPEN: tuple[Row, ...] = (
     ("query:b=2", "raw", "f32"),
     ("query:b=2", "raw", "near"),
@@ -143,12 +168,11 @@ PARTS: dict[str, tuple[int, int, str, tuple[Row, ...]]] = {
     "main": (1024, 16, "workshop-b", BOTH + KEYS + VALUES),
     "long": (8192, 4, "workshop-b", LONG),
     "books": (8192, 16, "books", BOOKS),
-    "code": (1024, 16, "code-b", foreign("code", "prose")),
-    "prose": (1024, 16, "workshop-b", foreign("prose", "code")),
-    # Against tables from English alone.
-    "portuguese": (1024, 16, "portuguese-b", foreign("portuguese", "f32")),
-    "russian": (1024, 16, "russian-b", foreign("russian", "f32")),
-    "ridge": (1024, 16, "books", RIDGE),
+    "code": (1024, 16, "code-b", foreign(*KINDS["code-b"])),
+    "prose": (1024, 16, "workshop-b", foreign(*KINDS["workshop-b"])),
+    "portuguese": (1024, 16, "portuguese-b", foreign(*KINDS["portuguese-b"])),
+    "russian": (1024, 16, "russian-b", foreign(*KINDS["russian-b"])),
+    "learned": (1024, 16, "books", LEARNED),
     "open": (1024, 8, "workshop-b", OPEN),
     "short": (1024, 16, "workshop-b", SHORT),
 }
@@ -199,7 +223,7 @@ def table_folder() -> Path:
 
 def make_trials(loaded: Loaded, folder: Path) -> Known:
     """Moments of a model for codecs that are not in the format; kept beside the tables."""
-    path = folder / f"{loaded.name}-attended.pickle"
+    path = folder / f"{loaded.name}-trials.pickle"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         texts = [half(name) for name in MIXED]

@@ -214,10 +214,8 @@ class Known:
             looking = self.readers[layer][head]
         else:
             one, rope = self.found.sums[layer], self.found.ropes[layer]
-            mean, second = one.mean[head] / one.tokens, one.keys[head] / one.tokens
-            if trial.looked:
-                mean, second = attended.looked_keys.of(head)
-            queries = attended.looking.second if trial.looking else one.queries
+            mean, second = (attended.looked_keys if trial.looked else one.keys).of(head)
+            queries = (attended.looking if trial.looking else one.queries).second
             reach = Spread(max(FRAME, NEAR), float(CONTEXT), 0.5)
             _, looking = turned_moments(mean, queries[head], rope, reach)
             mean, second = turned_moments(mean, second, rope, Spread(FRAME))

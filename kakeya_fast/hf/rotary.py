@@ -2,59 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
 from kakeya_fast.hf.rope import Rope
+from kakeya_fast.hf.watch import watching
 from kakeya_ref.errors import Unsupported
 
-WATCH = "kakeya_watch"
 # Positions at which keys are compared with those of position 0, and what rounding may cost.
 PLACES = (0, 1, 2, 7, 100)
 TOLERANCE = 2e-3
-
-_watchers: list[Any] = []
-
-
-@contextmanager
-def watching(model: PreTrainedModel, see: Any) -> Iterator[None]:
-    """While inside, ``see(layer, query, key)`` gets what every attention layer is given.
-
-    Rule: cache.attend.option
-
-    Raises
-    ------
-    Unsupported
-        A model that does not call attention through the library's registry.
-    """
-    if not model._can_set_attn_implementation():
-        raise Unsupported(
-            "cache.attend.option", f"the attention of {type(model).__name__} cannot be listened to"
-        )
-    AttentionInterface.register(WATCH, _watch)
-    AttentionMaskInterface.register(WATCH, sdpa_mask)
-    config = model.config.get_text_config(decoder=True)
-    before = config._attn_implementation
-    model.set_attn_implementation(WATCH)
-    _watchers.append(see)
-    try:
-        yield
-    finally:
-        _watchers.pop()
-        model.set_attn_implementation(before)
-
-
-def _watch(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any):
-    _watchers[-1](module.layer_idx, query, key)
-    return sdpa_attention_forward(module, query, key, value, *args, **kwargs)
 
 
 def ropes(model: PreTrainedModel) -> dict[int, Rope]:
@@ -83,7 +41,10 @@ def ropes(model: PreTrainedModel) -> dict[int, Rope]:
     token = min(5, config.vocab_size - 1)
     ids = torch.full((len(PLACES), 1), token, device=model.device)
     at = torch.tensor(PLACES, device=model.device)
-    with torch.no_grad(), watching(model, lambda i, q, k: keys.setdefault(i, k[:, :, 0].double())):
+    with (
+        torch.no_grad(),
+        watching(model, lambda c: keys.setdefault(c.layer, c.key[:, :, 0].double())),
+    ):
         model(ids, position_ids=at[:, None], use_cache=False, logits_to_keep=1)
     frequencies = {tuple(b.double().tolist()) for b in found}
     candidates = [Rope(()), *(Rope(f, inter) for f in frequencies for inter in (False, True))]

@@ -15,7 +15,8 @@ from benchmarks.damage import settings as damage_settings
 from benchmarks.damage.moments import moments
 from benchmarks.damage.settings import PARTS, half, make_trials
 from benchmarks.damage.trials import Bands, Trial
-from kakeya_fast.hf.rotary import ropes, watching
+from kakeya_fast.hf.rotary import ropes
+from kakeya_fast.hf.watch import watching
 from kakeya_fast.quality.calibration import passages_of
 
 
@@ -89,7 +90,7 @@ def test_moments_of_values_are_those_of_the_passes(small):
 def test_tokens_count_by_the_attention_they_get(small, layer):
     ids = list(passages_of(small, [half("manual-a")], 128, 128)[0].ids)
     keys, text = {}, torch.tensor([ids])
-    with torch.no_grad(), watching(small.model, lambda i, q, k: keys.setdefault(i, (q, k))):
+    with torch.no_grad(), watching(small.model, lambda c: keys.setdefault(c.layer, c)):
         small.model(text)
     before = small.model.config._attn_implementation
     small.model.set_attn_implementation("eager")
@@ -104,7 +105,8 @@ def test_tokens_count_by_the_attention_they_get(small, layer):
     found = moments(small.model, small_ropes, [ids])[layer]
     assert found.looked_values.weight[0] == pytest.approx(float(weight.sum()), rel=1e-4)
     assert found.looking.weight[0] == pytest.approx(float(weight.sum()), rel=1e-4)
-    q, k = (x[0].double().square().sum(-1) for x in keys[layer])
+    call = keys[layer]
+    q, k = (x[0].double().square().sum(-1) for x in (call.query, call.key))
     assert np.trace(found.looked_keys.second[0]) == pytest.approx(
         float((weight * k[0, 4:100]).sum()), rel=1e-4
     )
@@ -112,6 +114,6 @@ def test_tokens_count_by_the_attention_they_get(small, layer):
     assert np.trace(found.looking.second[0]) == pytest.approx(
         float((torch.stack(seen, 1) * q[:2]).sum()), rel=1e-4
     )
-    back = small_ropes[layer].turned(keys[layer][1][0, 0, 4:100], -torch.arange(4, 100)).double()
+    back = small_ropes[layer].turned(call.key[0, 0, 4:100], -torch.arange(4, 100)).double()
     mean = (weight[:, None] * back).sum(0) / weight.sum()
     assert np.allclose(found.looked_keys.of(0)[0], mean, atol=1e-4)

@@ -12,10 +12,13 @@ import torch
 from safetensors.numpy import save_file
 
 from kakeya_fast.hf import build_kakeya_cache, load_tables
-from kakeya_fast.hf.calibrate import statistics, tables
+from kakeya_fast.hf.calibrate import Statistics, statistics, tables
 from kakeya_fast.hf.rope import Rope, Spread, turned_moments
 from kakeya_fast.hf.rotary import ropes
+from kakeya_fast.hf.watch import Call
+from kakeya_ref.backend import ReferenceBackend
 from kakeya_ref.errors import Malformed, Unsupported, UsageError
+from kakeya_ref.layout import page_layout
 
 K = "query:b=7"
 
@@ -256,6 +259,13 @@ def test_calibration_needs_text(llama) -> None:
         statistics(llama[0], [[1, 2]])
 
 
+@pytest.mark.parametrize("options", [{"frame": 0}, {"context": 0}, {"alike": 1.5}, {"alike": -0.1}])
+def test_tables_of_nothing_are_refused(llama, options) -> None:
+    """Rule: query.calibrate.text"""
+    with pytest.raises(UsageError, match=r"\[query.calibrate.text\]"):
+        tables(llama[0], Statistics({}), **options)
+
+
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_moments_turn_as_vectors_do(interleaved: bool) -> None:
     """Moments of turned vectors, from the moments of the unturned ones."""
@@ -285,3 +295,35 @@ def test_many_positions_turn_by_one_product(interleaved: bool, size: int) -> Non
     mine = torch.einsum("bfw,bwhme->bhfme", rope.rows(at, size, torch.float64), factors)
     turned = rope.turned(x[:, :, None], at[:, None, :, None])
     torch.testing.assert_close(mine, turned @ matrix[:, None])
+
+
+def test_bits_go_to_keys_that_somebody_looks_at(llama) -> None:
+    """Half of the keys vary in other directions, but no query looks there."""
+    made = torch.Generator().manual_seed(2)
+    k = torch.randn(1, 1, 516, 16, generator=made)
+    even = torch.arange(516) % 2 == 0
+    k[..., even, 8:], k[..., ~even, :8] = 0, 0
+    k[..., 0] = torch.where(even, 3.0, -9.0)
+    q = torch.randn(1, 1, 516, 16, generator=made)
+    q[..., 0] = 8
+    found = Statistics({0: Rope(())})
+    found.add(Call(0, q, k, torch.randn(1, 1, 516, 16, generator=made), 0.25))
+    seen = k[0, :, even][:, :32].numpy()
+    error = {}
+    for alike in (1.0, 0.2):
+        known = tables(llama[0], found, frame=32, alike=alike)
+        layout, table = page_layout("query:b=2,f=32", 16, 32), known.layers[0].of_pages(1)
+        reference = ReferenceBackend()
+        body = reference.encode(seen, layout, tables=table)
+        error[alike] = np.square(reference.decode(body, layout, tables=table) - seen).mean()
+        assert known.made["alike"] == alike
+    assert error[0.2] < 0.7 * error[1.0]
+
+
+def test_a_head_that_looks_at_its_own_page_alone_counts_all_keys_alike(llama) -> None:
+    made = torch.Generator().manual_seed(2)
+    q, k, v = torch.randn(3, 1, 1, 30, 16, generator=made)  # less than a page behind the sinks
+    found = Statistics({0: Rope(())})
+    found.add(Call(0, q, k, v, 0.25))
+    one, other = (tables(llama[0], found, alike=a).layers[0].known for a in (1.0, 0.2))
+    assert np.array_equal(one.bodies, other.bodies)
