@@ -109,10 +109,10 @@ BOOKS: tuple[Row, ...] = (
     ("query:b=2,f=2048", "raw", "f2048"),
 )
 # Choices of tables, on a text of neither the calibration nor the results.
-LEARNED: tuple[Row, ...] = tuple(
-    (f"query:b={b}", "raw", tables)
-    for b in (2, 3)
-    for tables in ("f32", "ridge1", "moved0", "moved")
+LEARNED: tuple[Row, ...] = (
+    *((f"query:b={b}", "raw", t) for b in (2, 3) for t in ("f32", "ridge1", "moved0", "moved")),
+    ("raw", "trellis:b=2", ""),
+    ("raw", "trial:looked=yes,metric=no", ""),
 )
 
 
