@@ -58,27 +58,32 @@ class Call:
         (H, T) and (H, G, T) float64
         """
         heads, tokens = self.key.shape[1:3]
+        window = self.window or tokens
         at = torch.arange(tokens, device=self.key.device)
         own = (at - first).div(page, rounding_mode="floor")
-        key, value = (x[0].float()[:, None] for x in (self.key, self.value))
-        power = value.square().sum(-1)[:, :, None]
         of_keys = torch.zeros(heads, tokens, dtype=torch.float64, device=self.key.device)
         of_queries = []
         for rows in at.split(ROWS):
+            # No query of these sees others.
+            columns = slice(max(0, int(rows[0]) - window + 1), int(rows[-1]) + 1)
+            key, value = (x[0, :, columns].float()[:, None] for x in (self.key, self.value))
             query = self.query[0, :, rows].float().unflatten(0, (heads, -1))
             logits = (query @ key.transpose(2, 3)).mul_(self.scaling)
-            slope: Tensor | float = 1.0
+            slope = None
             if self.softcap:
                 bent = logits.div_(self.softcap).tanh_()
-                slope = 1 - bent.square()
-                logits = bent * self.softcap
-            seen = (at <= rows[:, None]) & (at > rows[:, None] - (self.window or tokens))
-            looks = logits.masked_fill_(~seen, -torch.inf).softmax(-1)
+                slope, logits = 1 - bent.square(), bent * self.softcap
+            there = at[columns]
+            unseen = (there > rows[:, None]) | (there <= rows[:, None] - window)
+            looks = logits.masked_fill_(unseen, -torch.inf).softmax(-1)
             out = looks @ value
-            far = power + out.square().sum(-1, keepdim=True) - 2 * out @ value.transpose(2, 3)
-            exact = (own >= own[rows, None]) | (at < first)
-            squares = (looks.masked_fill_(exact, 0) * slope).square_().mul_(far.clamp_(min=0))
-            of_keys += squares.sum((1, 2))
+            far = (out @ value.transpose(2, 3)).mul_(-2).add_(value.square().sum(-1)[:, :, None])
+            far.add_(out.square().sum(-1, keepdim=True)).clamp_(min=0)
+            exact = (own[columns] >= own[rows, None]) | (there < first)
+            squares = looks.masked_fill_(exact, 0).square_().mul_(far)
+            if slope is not None:
+                squares.mul_(slope.square_())
+            of_keys[:, columns] += squares.sum((1, 2))
             of_queries.append(squares.sum(3).double())
         return of_keys, torch.cat(of_queries, 2)
 
