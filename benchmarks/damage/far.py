@@ -34,7 +34,7 @@ def far(data: dict[str, Any]) -> list[str]:
         sums = np.array([_spans(unit) for unit in units.values()])
         kl, ppl = _means(sums.sum(0))
         cells = [f"{100 * p:+.1f} % ({k:.4f})" for k, p in zip(kl, ppl, strict=True)]
-        word = _word(sums) if name.startswith("query") and name.endswith("@f32") else ""
+        word = _word(sums) if name.endswith(("@f32", "@moved")) else ""
         lines.append(
             f"| `{name}` | {len(units)} | {' | '.join(cells)} | {_ratio(sums, 1)} | "
             f"{_ratio(sums, 0)} | {word} |"

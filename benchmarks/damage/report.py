@@ -84,7 +84,8 @@ def page(data: dict[str, Any], path: Path) -> list[str]:
     share = {n: f"{t['bytes'] / 1e6:.1f} MB" for n, t in tables.items()}
     sources = {n: "+".join(t["texts"]) for n, t in tables.items()}
     told = "; ".join(
-        f"`{n}`: {sources[n]}, frames of {t['frame']}, {share[n]}" for n, t in tables.items()
+        f"`{n}`: {sources[n]}, frames of {t['frame']}, {share[n]}" + _counted(n)
+        for n, t in tables.items()
     )
     return [
         f"## {model['name']}: {protocol['ctx']} tokens, {data['text']['name']}",
@@ -131,7 +132,7 @@ def learned_briefly(data: dict[str, Any]) -> list[str]:
         some = list(units.values())
         kl, dnll, top = (mean(some, c) for c in (KL, DNLL, AGREE))
         pair = setting.partition("@")[0]
-        codecs[f"{pair}@f32"] = some
+        codecs[f"{pair}@moved"] = some
         more = main.get(f"{pair}@f32")
         told = f"{mean(list(more.values()), KL).mean:.4f}" if more else "–"
         lines.append(
@@ -140,7 +141,12 @@ def learned_briefly(data: dict[str, Any]) -> list[str]:
         )
     scalar = {s: list(u.values()) for s, u in main.items() if "scalar" in s}
     rows = [row for row in targets(scalar | codecs, name) if "not measured" not in row]
-    return [*lines, "", *(row.replace("@f32", "") for row in rows)]
+    return [*lines, "", *(row.replace("@moved", "") for row in rows)]
+
+
+def _counted(table: str) -> str:
+    alike = TABLES[table][1].get("alike")
+    return "" if alike is None else ", all keys alike" if alike == 1 else f", alike {alike}"
 
 
 def _bits(b: float) -> str:
