@@ -45,7 +45,7 @@ WORDS = {
         "keys and queries counted by how far errors move outputs",
     ),
     **dict.fromkeys(
-        ("query:b=2/raw@moved0", "query:b=3/raw@moved0"), "the same, no share of all keys alike"
+        ("query:b=2/raw@fifth", "query:b=3/raw@fifth"), "the same, a fifth of all keys alike"
     ),
     "query:b=2,f=512/raw@f512": "frames of 512",
     "query:b=2,f=2048/raw@f2048": "frames of 2048",
@@ -93,7 +93,7 @@ def choices(data: dict[str, Any]) -> list[str]:
     for name, units in found.items():
         basis = next((b for start, b in BASES if name.startswith(start) and b != name), None)
         pair, _, tables = name.partition("@")
-        if tables.startswith("moved"):
+        if tables in ("moved", "fifth"):
             basis = f"{pair}@f32"
         if name not in WORDS or basis is None or basis not in found:
             continue

@@ -26,10 +26,6 @@ F64 = NDArray[np.float64]
 SINKS = 4
 # Tokens that a query reads exactly, as in a cache: attention behind them counts.
 PAGE = 32
-# Share of the keys' covariance, about the weighed mean, in which all of them count alike: what one
-# text looks at is not all that another one will. Tried on `books`, of which results with these
-# tables are not reported: 0.1 was best for Gemma at 2 bits, 0.3 and more for SmolLM2 at 3.
-ALIKE = 0.2
 # Queries stand this near a frame, half of them, and anywhere in the context, the other half.
 NEAR = 128
 
@@ -170,7 +166,7 @@ def tables(
     near: int = NEAR,
     far: float = 0.5,
     span: int = 0,
-    alike: float = ALIKE,
+    alike: float = 0.0,
 ) -> KeyTables:
     """Tables of every layer for frames of that many tokens.
 
@@ -188,8 +184,9 @@ def tables(
     span : int
         If above 0, keys stand in the first ``span`` positions of a frame only.
     alike : float
-        Keys and queries count by how far errors of their products move outputs, but for this
-        share of the keys' covariance; with 1 all count alike in everything.
+        Share of the keys' covariance, about the weighed mean, in which all of them count alike;
+        otherwise keys and queries count by how far errors of their products move outputs. With 1
+        all count alike in everything.
 
     Raises
     ------
