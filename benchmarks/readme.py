@@ -35,7 +35,7 @@ SHOWN = (
 )  # fmt: skip
 COLUMNS = ("setting", "page bits", "held bits", "ΔPPL % [95 %]", "KL [95 %]", "top-1 %")
 COMPARED = (
-    "scalar:b=4/scalar:b=4", "query:b=3/trellis:b=3@moved", "scalar:b=3/scalar:b=3",
+    "scalar:b=4/scalar:b=4", "query:b=3/trellis:b=3@moved", "scalar:b=3/scalar:b=3", KIVI,
     "query:b=2.5/trellis:b=2@moved", "query:b=2/trellis:b=2@moved", "scalar:b=2/scalar:b=2",
 )  # fmt: skip
 PICK = (0, 1, 2, 5, 6, 7)  # of the columns of kakeya_fast.quality.table
