@@ -125,7 +125,9 @@ def _left(
     tables = {name: load_tables(paths[name]) for name in sorted({t for _, _, t in rows if t})}
     for known in tables.values():
         known.check(loaded.model)
+    before = data.get("calibration", {}).get("tables", {})
     data |= _about(loaded, text, ctx, count, tables)
+    data["calibration"]["tables"] = before | data["calibration"]["tables"]
     enter_run(data, loaded.model)
     done = {(u["passage"], u["setting"]) for u in data["units"]}
     jobs: list[Job] = []

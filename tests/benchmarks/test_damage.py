@@ -47,6 +47,14 @@ def test_bits_of_what_a_setting_codes(small, tmp_path):
     assert bits["raw/trellis:b=2"] == [16.0, 2.5]
 
 
+def test_tables_of_settings_measured_before_stay_in_the_file(small, tmp_path):
+    out = tmp_path / f"{small.name}-main.json"
+    for settings in (["query:b=2/raw@f32"], ["query:b=2,f=1/raw@f1"]):
+        damage.measure(small, ["main"], tmp_path, 1, settings)
+    data = json.loads(out.read_text("utf-8"))
+    assert set(data["calibration"]["tables"]) == {"f1", "f32"}
+
+
 def test_a_trial_that_changes_nothing_is_near_the_codec(small, tmp_path):
     out = tmp_path / f"{small.name}-open.json"
     damage.measure(small, ["open"], tmp_path, 2)
