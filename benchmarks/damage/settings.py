@@ -101,6 +101,8 @@ LONG: tuple[Row, ...] = (
 )
 # On books, which have room for more passages.
 BOOKS: tuple[Row, ...] = (
+    ("query:b=2", "raw", "moved"),
+    ("query:b=3", "raw", "moved"),
     ("query:b=2", "raw", "f32"),
     ("query:b=2,f=1048576", "raw", "absolute"),
     ("query:b=3", "raw", "f32"),
