@@ -87,13 +87,17 @@ KEYS: tuple[Row, ...] = (
     ("query:b=2,f=1048576", "raw", "absolute"),
 )
 VALUES: tuple[Row, ...] = (("raw", "scalar:b=2", ""), ("raw", "trellis:b=2", ""))
-LONG: tuple[Row, ...] = (
+# Tables by frames and by one frame for all positions, at long contexts.
+FAR: tuple[Row, ...] = (
     ("query:b=2", "raw", "moved"),
     ("query:b=3", "raw", "moved"),
     ("query:b=2", "raw", "f32"),
     ("query:b=2,f=1048576", "raw", "absolute"),
     ("query:b=3", "raw", "f32"),
     ("query:b=3,f=1048576", "raw", "absolute"),
+)
+LONG: tuple[Row, ...] = (
+    *FAR,
     ("scalar:b=2", "raw", ""),
     ("scalar:b=3", "raw", ""),
     ("query:b=2", "raw", "near"),
@@ -101,12 +105,7 @@ LONG: tuple[Row, ...] = (
 )
 # On books, which have room for more passages.
 BOOKS: tuple[Row, ...] = (
-    ("query:b=2", "raw", "moved"),
-    ("query:b=3", "raw", "moved"),
-    ("query:b=2", "raw", "f32"),
-    ("query:b=2,f=1048576", "raw", "absolute"),
-    ("query:b=3", "raw", "f32"),
-    ("query:b=3,f=1048576", "raw", "absolute"),
+    *FAR,
     ("query:b=2,f=512", "raw", "f512"),
     ("query:b=2,f=2048", "raw", "f2048"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -21,6 +22,8 @@ from kakeya_ref.registry import parse_codec
 from kakeya_ref.skeletons import Skeleton
 
 F64 = NDArray[np.float64]
+
+log = logging.getLogger("kakeya")
 
 # First tokens of a passage that count for nothing: caches keep sinks exact.
 SINKS = 4
@@ -198,14 +201,16 @@ def tables(
     codec = parse_codec(f"query:f={frame}")
     size = min(frame, span or frame)
     where, reach = Spread(size), Spread(max(size, near), float(context), far)
-    layers = {}
+    layers, blind = {}, 0
     for layer, one in found.sums.items():
         rope, made = found.ropes[layer], []
         for head in range(len(one.keys.weight)):
             mean, second = one.keys.of(head)
             queries = one.queries.second[head]
-            # A head may look at nothing but its own page.
-            if alike < 1 and one.moved_keys.weight[head] > 0:
+            # A head may look at nothing but its own page; so do all where passages are short.
+            seen = one.moved_keys.weight[head] > 0
+            blind += alike < 1 and not seen
+            if alike < 1 and seen:
                 plain, (mean, second) = (mean, second), one.moved_keys.of(head)
                 second = (1 - alike) * second + alike * _about(mean, *plain)
                 queries = one.moved_queries.second[head]
@@ -216,6 +221,8 @@ def tables(
         bodies = np.stack([body for body, _ in made])
         analysis = np.stack([rows for _, rows in made])
         layers[layer] = LayerTables(Skeleton(bodies, analysis), rope, frame)
+    if blind:
+        log.warning("[query.calibrate.text] %d heads read no coded key: theirs count alike", blind)
     made = {"context": context, "tokens": found.tokens, "alike": alike}
     return KeyTables(layers, frame, fingerprint(model), made)
 
