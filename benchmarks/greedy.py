@@ -20,6 +20,7 @@ from transformers import DynamicCache
 from benchmarks.damage.forward import enter_run
 from benchmarks.damage.settings import half, make_tables, table_folder
 from benchmarks.pool import spread
+from benchmarks.resume import with_tables
 from kakeya_fast.hf import build_kakeya_cache
 from kakeya_fast.quality.models import Loaded, load_model
 from kakeya_fast.quality.report import write_json
@@ -27,7 +28,7 @@ from kakeya_fast.quality.stats import pooled
 from kakeya_fast.quality.texts import passages
 
 RESULTS = Path(__file__).parent / "results" / "greedy"
-TEXT, TABLES = "workshop-b", "f32"
+TEXT, TABLES = "workshop-b", "moved"
 PROMPTS, PROMPT, NEW = 52, 128, 64
 SETTINGS = (
     "exact", "scalar:b=3/scalar:b=3", "query:b=3/trellis:b=3", "query:b=2/trellis:b=2",
@@ -62,10 +63,8 @@ def measure(
     make_tables(loaded, [TABLES], table_folder())
     text = half(TEXT)
     windows = passages(loaded.tokens(text.text), loaded.prefix, PROMPT, PROMPTS)
-    data: dict[str, Any] = {"answers": {}}
-    if out.exists():
-        data = json.loads(out.read_text("utf-8"))
-    data |= {
+    found = json.loads(out.read_text("utf-8")) if out.exists() else {}
+    data: dict[str, Any] = with_tables(found, "answers", TABLES) | {
         "format": "kakeya-greedy/1",
         "model": {"name": loaded.name, "sha256": loaded.sha256, "dtype": loaded.dtype},
         "text": {"name": text.name, "sha256": text.sha256},
@@ -121,8 +120,8 @@ def page(data: dict[str, Any]) -> str:
         "",
         f"{data['prompts']} prompts of {data['prompt']} tokens from {data['text']['name']}, "
         f"{data['new']} new tokens each through `generate`, one batch, weights and arithmetic "
-        f"{data['model']['dtype']}, on {data['runs'][-1]['device']}. All layers but sliding ones "
-        "packed, 4 exact sinks, pages "
+        f"{data['model']['dtype']}, on {data['runs'][-1]['device']}, tables `{data['tables']}` for "
+        "`query`. All layers but sliding ones packed, 4 exact sinks, pages "
         "of 32 with the unfilled one exact: an answer begins after "
         f"{(data['prompt'] - 4) // 32} packed pages. *Same* is the number of tokens before the "
         "first that differs from the uncompressed answer; 95 % intervals over prompts. *Held* is "

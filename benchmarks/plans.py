@@ -22,6 +22,7 @@ from benchmarks.damage.forward import PAGE, Damage, compared, enter_run, install
 from benchmarks.damage.rates import Row, gain, saved
 from benchmarks.damage.settings import half, make_tables, table_folder
 from benchmarks.pool import spread
+from benchmarks.resume import with_tables
 from kakeya_fast.hf import Plan, load_tables
 from kakeya_fast.quality.allocate import Part, Shape
 from kakeya_fast.quality.models import Loaded, load_model
@@ -32,7 +33,7 @@ from kakeya_fast.quality.texts import passages
 RESULTS = Path(__file__).parent / "results" / "plans"
 # Texts of the probes, which the tables know as well, and passages of each.
 PLANNED_ON = (("manual", 1), ("workshop-a", 2))
-REPORTED_ON, TABLES = "workshop-b", "f32"
+REPORTED_ON, TABLES = "workshop-b", "moved"
 K = tuple(f"query:b={b}" for b in ("1", "1.5", "2", "2.5", "3", "3.5", "4", "5"))
 V = tuple(f"trellis:b={b}" for b in range(1, 6))
 # Where the damage of a stream is measured: the first on every passage, the others on the first
@@ -77,9 +78,8 @@ class Bench:
     def __init__(self, loaded: Loaded, out: Path) -> None:
         self.loaded, self.out = loaded, out
         make_tables(loaded, [TABLES], table_folder())
-        self.data: dict[str, Any] = {"units": {}}
-        if out.exists():
-            self.data = json.loads(out.read_text("utf-8"))
+        found = json.loads(out.read_text("utf-8")) if out.exists() else {}
+        self.data: dict[str, Any] = with_tables(found, "units", TABLES)
         self.data["model"] = {"name": loaded.name, "sha256": loaded.sha256}
         enter_run(self.data, loaded.model)
 
@@ -226,7 +226,7 @@ def page(data: dict[str, Any]) -> str:
         f"Each stream of each layer coded alone at {probed}, on "
         f"{texts} (the first of each stream; the others on the first passage only; geometric "
         f"means); reported on {REPORTED_ON}, passages of {CTX} tokens, all layers coded, 4 exact "
-        f"sinks, pages of {PAGE}, 95 % intervals over passages. "
+        f"sinks, pages of {PAGE}, tables `{data['tables']}`, 95 % intervals over passages. "
         "*Saved* is how many bits more the uniform settings need for the same KL, on the line of "
         "log KL by bits through those that no cheaper one beats; *expected*: the same of the sums "
         "of what the layers lost alone, uniform settings summed alike.",

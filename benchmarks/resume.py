@@ -33,3 +33,11 @@ def numbered(folder: Path, stem: str, result: dict[str, Any]) -> tuple[Path, dic
     path = folder / f"{stem}-{newest}.json"
     found = earlier(path, result)
     return (path, found) if found else (folder / f"{stem}-{newest + 1}.json", {})
+
+
+def with_tables(found: dict[str, Any], entries: str, tables: str) -> dict[str, Any]:
+    """What a file has less the entries, by name, that were measured with other tables of keys."""
+    kept = found.get(entries, {})
+    if found.get("tables") != tables:
+        kept = {name: x for name, x in kept.items() if "query" not in name and "plan " not in name}
+    return found | {"tables": tables, entries: kept}

@@ -21,6 +21,11 @@ BASES = (
     ("query:b=2/trellis:b=3", "query:b=3/trellis:b=2@f32"),
     ("query:b=2/raw", "query:b=2/raw@f32"),
     ("query:b=3/raw", "query:b=3/raw@f32"),
+    ("query:b=2,f=1/raw@moved1", "query:b=2/raw@moved"),
+    ("query:b=3,f=1/raw@moved1", "query:b=3/raw@moved"),
+    ("query:b=2,f=128/raw@moved128", "query:b=2/raw@moved"),
+    ("query:b=2,f=1", "query:b=2/raw@f32"),
+    ("query:b=3,f=1", "query:b=3/raw@f32"),
     ("query:b=2,f=", "query:b=2/raw@f32"),
 )
 WORDS = {
@@ -47,6 +52,16 @@ WORDS = {
     **dict.fromkeys(
         ("query:b=2/raw@fifth", "query:b=3/raw@fifth"), "the same, a fifth of all keys alike"
     ),
+    **dict.fromkeys(
+        (
+            "query:b=2,f=1/raw@moved1",
+            "query:b=3,f=1/raw@moved1",
+            "query:b=2,f=1/raw@f1",
+            "query:b=3,f=1/raw@f1",
+        ),
+        "frames of 1",
+    ),
+    **dict.fromkeys(("query:b=2,f=128/raw@moved128", "query:b=2,f=128/raw@f128"), "frames of 128"),
     "query:b=2,f=512/raw@f512": "frames of 512",
     "query:b=2,f=2048/raw@f2048": "frames of 2048",
     "trial:/raw": "the codec in floats, nothing changed",

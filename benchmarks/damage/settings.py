@@ -27,9 +27,12 @@ ALIKE: dict[str, Any] = {"alike": 1.0}
 TABLES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     # As `kakeya calibrate` makes them: keys and queries count by what their errors do.
     "moved": (MIXED, {}),
+    "moved1": (MIXED, {"frame": 1}),
+    "moved128": (MIXED, {"frame": 128}),
     "fifth": (MIXED, {"alike": 0.2}),
     "moved-prose": (("workshop-a",), {}),
     "moved-code": (("code-a",), {}),
+    "moved-portuguese": (("portuguese-a",), {}),
     "f32": (MIXED, ALIKE),
     "f1": (MIXED, ALIKE | {"frame": 1}),
     "f128": (MIXED, ALIKE | {"frame": 128}),
@@ -79,6 +82,9 @@ KEYS: tuple[Row, ...] = (
     ("query:b=3", "raw", "f32"),
     ("query:b=2", "raw", "moved"),
     ("query:b=3", "raw", "moved"),
+    ("query:b=2,f=1", "raw", "moved1"),
+    ("query:b=3,f=1", "raw", "moved1"),
+    ("query:b=2,f=128", "raw", "moved128"),
     ("query:b=2,f=1", "raw", "f1"),
     ("query:b=2,f=128", "raw", "f128"),
     ("query:b=2", "raw", "reference"),
@@ -131,7 +137,7 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     "code-b": (("code", "prose"), ("moved-code", "moved-prose")),
     "workshop-b": (("prose", "code"), ("moved-prose", "moved-code")),
     # Against tables from English alone.
-    "portuguese-b": (("portuguese", "f32"),),
+    "portuguese-b": (("portuguese", "f32"), ("moved-portuguese", "moved")),
     "russian-b": (("russian", "f32"),),
 }
 OPEN: tuple[Row, ...] = (

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from benchmarks import greedy, plans
+from benchmarks import greedy, plans, resume
 
 
 def test_greedy_answers_are_compared_with_the_exact_ones(small, tmp_path, monkeypatch):
@@ -27,6 +27,17 @@ def test_greedy_answers_are_compared_with_the_exact_ones(small, tmp_path, monkey
     greedy.measure("tiny", "cpu", 1, some, out)
     assert json.loads(out.read_text("utf-8")) == kept
     assert "| `scalar:b=2/scalar:b=2` |" in greedy.page(kept)
+
+
+def test_what_other_tables_gave_is_measured_again():
+    names = ("exact", "scalar:b=2/scalar:b=2", "query:b=2/trellis:b=2")
+    before = {"tables": "old", "answers": {name: {} for name in names}, "runs": [1]}
+    found = resume.with_tables(before, "answers", "new")
+    assert found == {"tables": "new", "answers": {name: {} for name in names[:2]}, "runs": [1]}
+    assert resume.with_tables(before, "answers", "old") == before
+    units = ("0k/query:b=2@manual 1024 0", "0v/trellis:b=2@manual 1024 0", "plan 2.15 1024 3")
+    found = resume.with_tables({"units": dict.fromkeys(units)}, "units", "new")
+    assert found == {"tables": "new", "units": {units[1]: None}}
 
 
 def test_the_first_token_that_differs_is_counted():
