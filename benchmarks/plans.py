@@ -26,7 +26,7 @@ from benchmarks.resume import with_tables
 from kakeya_fast.hf import Plan, load_tables
 from kakeya_fast.quality.allocate import Part, Shape
 from kakeya_fast.quality.models import Loaded, load_model
-from kakeya_fast.quality.planning import Sensitivity, describe
+from kakeya_fast.quality.planning import KEY_BITS, Sensitivity, describe
 from kakeya_fast.quality.report import write_json
 from kakeya_fast.quality.texts import passages
 
@@ -34,7 +34,7 @@ RESULTS = Path(__file__).parent / "results" / "plans"
 # Texts of the probes, which the tables know as well, and passages of each.
 PLANNED_ON = (("manual", 1), ("workshop-a", 2))
 REPORTED_ON, TABLES = "workshop-b", "moved"
-K = tuple(f"query:b={b}" for b in ("1", "1.5", "2", "2.5", "3", "3.5", "4", "5"))
+K = tuple(f"query:b={b}" for b in KEY_BITS)
 V = tuple(f"trellis:b={b}" for b in range(1, 6))
 # Where the damage of a stream is measured: the first on every passage, the others on the first
 # passage alone. Between and beyond these it lies on lines of log KL. Keys have three rates, for a

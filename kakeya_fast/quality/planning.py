@@ -27,8 +27,9 @@ from kakeya_fast.quality.texts import Text
 CANDIDATES = tuple(f"trellis:b={b}" for b in range(1, 7))
 RATES = ("trellis", "trellis:b=4")
 # Bits of keys with calibrated tables: a table spends its first bits where they bring most, so the
-# damage does not fall alike from bit to bit.
-KEY_BITS, KEY_RATES = ("1", "1.5", "2", "2.5", "3", "3.5", "4", "5"), ("1", "3")
+# damage does not fall alike from bit to bit. Up to 4 bits in steps of about a quarter.
+KEY_BITS = (*(f"{n}{part}" for n in (1, 2, 3) for part in ("", ".3", ".5", ".8")), "4", "5")
+KEY_RATES = ("1", "3")
 
 
 @dataclass(frozen=True)
