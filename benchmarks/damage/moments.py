@@ -7,15 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from benchmarks.damage.forward import PAGE, SINKS
 from kakeya_fast.hf.calibrate import Weighed
 from kakeya_fast.hf.rope import Rope
-
-NAME = "kakeya_moments"
+from kakeya_fast.hf.watch import Call, watching
 
 
 @dataclass
@@ -46,48 +42,28 @@ def moments(
     """Of every layer, over some passages."""
     found: dict[int, Attended] = {}
 
-    def attend(
-        module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float = 1.0,
-        **_: Any,
-    ) -> tuple[Tensor, None]:  # fmt: skip
-        heads, tokens = k.shape[1:3]
-        looks = _looks(q, k, scaling, getattr(module, "sliding_window", None))
-        out = looks @ v.repeat_interleave(q.shape[1] // heads, 1)
-        at = torch.arange(tokens, device=q.device)
-        page = (at - SINKS) // PAGE
-        squares = looks[0].masked_fill_(page[:, None] <= page, 0).square_()
-        squares = squares.unflatten(0, (heads, -1))
+    def see(call: Call) -> None:
+        heads, tokens = call.key.shape[1:3]
+        back = -torch.arange(tokens, device=call.key.device)
+        got, gave = torch.zeros(heads, tokens, dtype=torch.float64, device=back.device), []
+        for part in call.reads(SINKS, PAGE):
+            squares = part.coded().square_()
+            got[:, part.columns] += squares.sum((1, 2))
+            gave.append(squares.sum(3))
         inside = slice(SINKS, SINKS + max(0, tokens - SINKS) // PAGE * PAGE)
-        squares[..., :SINKS] = 0
-        got, gave = squares.sum((1, 2))[:, inside], squares.sum(3)
-        rope, one = ropes[module.layer_idx], found.setdefault(module.layer_idx, Attended())
-        values = v[0, :, inside]
+        got = got[:, inside]
+        turned, one = ropes[call.layer].turned, found.setdefault(call.layer, Attended())
+        values = call.value[0, :, inside]
         one.values.add(values, torch.ones_like(got))
         one.looked_values.add(values, got)
-        one.looked_keys.add(rope.turned(k, -at)[0, :, inside], got)
-        turned = rope.turned(q, -at)[0].unflatten(0, (heads, -1))
-        one.looking.add(turned.flatten(1, 2), gave.flatten(1, 2))
-        return out.transpose(1, 2).contiguous(), None
+        one.looked_keys.add(turned(call.key, back)[0, :, inside], got)
+        queries = turned(call.query, back)[0].unflatten(0, (heads, -1))
+        one.looking.add(queries.flatten(1, 2), torch.cat(gave, 2).flatten(1, 2))
 
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
-    try:
+    with watching(model, see):
         for ids in passages:
             model(torch.tensor([ids], device=model.device), use_cache=False, logits_to_keep=1)
-    finally:
-        model.set_attn_implementation(before)
     return found
-
-
-def _looks(q: Tensor, k: Tensor, scaling: float, window: int | None) -> Tensor:
-    """Attention of every query on every key, (1, H of queries, T, T)."""
-    k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
-    at = torch.arange(q.shape[2], device=q.device)
-    seen = (at <= at[:, None]) & (at > at[:, None] - (window or len(at)))
-    logits = (q @ k.transpose(2, 3)).mul_(scaling).masked_fill_(~seen, -torch.inf)
-    return logits.softmax(-1)
 
 
 def readers_of(model: Any) -> dict[int, Any]:

@@ -23,6 +23,8 @@ from kakeya_ref.errors import Unsupported
 
 LOG = logging.getLogger("kakeya")
 PREFIX = "kakeya_"
+# Attention of the library that serves what we do not, and its masks.
+BASES = ("sdpa", sdpa_mask), ("eager", eager_mask)
 
 
 def attention_forward(
@@ -52,7 +54,7 @@ def attention_forward(
     layer = getattr(key, "_kakeya_layer", None)
     if layer is None:
         _refuse_placeholder(key)
-        return _base(module, base)(
+        return base_forward(module, base)(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     if dropout:
@@ -80,7 +82,14 @@ def _refuse_placeholder(key: Tensor) -> None:
         )
 
 
-def _base(module: nn.Module, base: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
+def base_forward(module: nn.Module, base: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """The attention of a base, ``sdpa`` or ``eager``, as the module's model has it.
+
+    Raises
+    ------
+    Unsupported
+        A model without the eager one.
+    """
     if base == "sdpa":
         return sdpa_attention_forward
     for kind in type(module).__mro__:
@@ -96,7 +105,7 @@ def register() -> None:
     The mask functions are the library's own: without an entry there, the library drops masks,
     and padding would be attended to.
     """
-    for base, mask in (("sdpa", sdpa_mask), ("eager", eager_mask)):
+    for base, mask in BASES:
         AttentionInterface.register(PREFIX + base, partial(attention_forward, base=base))
         AttentionMaskInterface.register(PREFIX + base, mask)
 
@@ -111,6 +120,18 @@ def takes_registry(model: PreTrainedModel, config: Any) -> str:
     return ""
 
 
+def base_of(model: PreTrainedModel, config: Any) -> str:
+    """Which attention of the library gives what this model computes: ``sdpa`` or ``eager``."""
+    before = config._attn_implementation or "sdpa"
+    for base, _ in BASES:
+        if before == PREFIX + base:
+            return base
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    # The layers that are not packed read dense tensors: flash and flex have no advantage that
+    # would be worth a third base.
+    return "eager" if before == "eager" or capped or not model._supports_sdpa else "sdpa"
+
+
 def install(model: PreTrainedModel, config: Any) -> str:
     """Make the model's decoder attend through us; the name that was set.
 
@@ -118,13 +139,9 @@ def install(model: PreTrainedModel, config: Any) -> str:
     """
     register()
     before = config._attn_implementation or "sdpa"
-    if before.startswith(PREFIX):
+    name = PREFIX + base_of(model, config)
+    if before == name:
         return before
-    capped = getattr(config, "attn_logit_softcapping", None) is not None
-    # The layers that are not packed read dense tensors: flash and flex have no advantage that
-    # would be worth a third base.
-    base = "eager" if before == "eager" or capped or not model._supports_sdpa else "sdpa"
-    name = PREFIX + base
     if config is model.config:
         model.set_attn_implementation(name)
     else:
