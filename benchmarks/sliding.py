@@ -17,25 +17,32 @@ import torch
 from transformers import DynamicCache
 
 from benchmarks import machine
-from kakeya_fast.hf import build_kakeya_cache
+from benchmarks.damage.settings import make_tables, table_folder
+from kakeya_fast.hf import build_kakeya_cache, load_tables
 from kakeya_fast.quality.models import Loaded, load_model
 from kakeya_fast.quality.report import write_json
 from kakeya_fast.quality.texts import load_text, passages
 
 RESULTS = Path(__file__).parent / "results"
-TEXT, CHUNK = "manual", 256
-CODECS = ("scalar:b=4", "e8:q=10")
+# A text that no table knows.
+TEXT, TABLES, CHUNK = "books", "moved", 256
+CODECS = (
+    "scalar:b=4/scalar:b=4", "e8:q=10/e8:q=10", "scalar:b=3/scalar:b=3",
+    "query:b=3/trellis:b=3", "query:b=2/trellis:b=2",
+)  # fmt: skip
 EXACT = "library, exact"
 
 
-def settings(model: Any) -> dict[str, Callable[[], Any]]:
-    """A new cache of every kind, by name."""
+def settings(model: Any, tables: Path) -> dict[str, Callable[[], Any]]:
+    """A new cache of every kind, by name; ``tables`` for keys of ``query``."""
 
-    def packed(codec: str, sliding: Any) -> Callable[[], Any]:
-        return lambda: build_kakeya_cache(model, codec, codec, sliding=sliding)
+    def packed(codecs: str, sliding: Any) -> Callable[[], Any]:
+        k, _, v = codecs.partition("/")
+        known = {"tables": tables} if k.startswith("query") else {}
+        return lambda: build_kakeya_cache(model, k, v, sliding=sliding, **known)
 
     made: dict[str, Callable[[], Any]] = {EXACT: lambda: DynamicCache(config=model.config)}
-    made["raw, all layers packed"] = packed("raw", "pack")
+    made["raw, all layers packed"] = packed("raw/raw", "pack")
     for codec in CODECS:
         made[f"{codec}, full layers packed"] = packed(codec, "library")
         made[f"{codec}, all layers packed"] = packed(codec, "pack")
@@ -68,10 +75,12 @@ def held(past: Any) -> int:
 def measure(loaded: Loaded, ctx: int, new: int, count: int, out: Path) -> dict[str, Any]:
     """All settings over all passages."""
     text, window = load_text(TEXT), loaded.model.config.sliding_window
+    tables = make_tables(loaded, [TABLES], table_folder())[TABLES]
     kinds = loaded.model.config.layer_types
     data: dict[str, Any] = machine.describe() | {
         "model": {"name": loaded.name, "sha256": loaded.sha256, "dtype": loaded.dtype},
         "text": {"name": text.name, "sha256": text.sha256},
+        "tables": {"name": TABLES, "bytes": load_tables(tables).nbytes},
         "window": window,
         "layers": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
         "context": ctx,
@@ -80,7 +89,7 @@ def measure(loaded: Loaded, ctx: int, new: int, count: int, out: Path) -> dict[s
     }
     for passage in passages(loaded.tokens(text.text), loaded.prefix, ctx, count):
         exact = None
-        for name, make in settings(loaded.model).items():
+        for name, make in settings(loaded.model, tables).items():
             found, nbytes = run(loaded, make(), list(passage.ids), new)
             exact = found if exact is None else exact
             row = data["settings"].setdefault(name, {"bytes": nbytes, "kl": [], "same": []})
@@ -104,7 +113,8 @@ def page(data: dict[str, Any]) -> str:
         f"one, those before in chunks of {CHUNK}. Mean KL divergence of the next token's "
         "distribution from that of the library's exact cache, least and largest passage in "
         "brackets, and how often the most likely token is the same. Bytes are all that a cache "
-        "holds at the end, page tables included.",
+        f"holds at the end, page tables included; {data['tables']['bytes'] / 1e6:.1f} MB of tables "
+        f"for `query` (`{data['tables']['name']}`) stand beside the model, for all sequences.",
         "",
         "| cache | KL, nats | same token | MB | of exact |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -125,7 +135,7 @@ def main() -> None:
     parser.add_argument("--model", default="gemma3-270m")
     parser.add_argument("--context", type=int, default=1088)
     parser.add_argument("--new", type=int, default=64)
-    parser.add_argument("--passages", type=int, default=4)
+    parser.add_argument("--passages", type=int, default=8)
     args = parser.parse_args()
     out = RESULTS / f"sliding-{args.model}.json"
     data = measure(load_model(args.model), args.context, args.new, args.passages, out)

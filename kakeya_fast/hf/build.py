@@ -132,15 +132,16 @@ def build_kakeya_cache(
     known = load_tables(tables) if isinstance(tables, (str, Path)) else tables
     turns = _turns(model, policy, reach) if center else None
     policies = layer_policies(policy, kinds, exact_layers, metric, chosen, known, turns)
-    check_tables([p for p, kind in zip(policies, kinds, strict=True) if kind == FULL], known)
-    if known is not None:
-        known.check(model)
-        if reach == "dense":
-            raise Unsupported("query.attend.frame", "query needs packed attention")
     if sliding not in ("library", "pack"):
         raise UsageError("cache.option.range", f"sliding={sliding!r}: library or pack")
     if sliding == "pack":
         policies = sliding_policies(policies, kinds, [m.keywords for m in makers], reach)
+    packed = [p for p, kind in zip(policies, kinds, strict=True) if kind == FULL or p.window]
+    check_tables(packed, known)
+    if known is not None:
+        known.check(model)
+        if reach == "dense":
+            raise Unsupported("query.attend.frame", "query needs packed attention")
     layers = _layers(config, kinds, makers, policies, model.device)
     if reach == "packed":
         install(model, config)

@@ -56,10 +56,11 @@ class FramedStore(PlacedStore):
                 "query.tables.match", f"tables are {tables.known.analysis.shape}, keys want {want}"
             )
         self.tables = tables
+        self.together = self.per_frame
 
     @property
     def per_frame(self) -> int:
-        """Pages of a frame."""
+        """Pages of a frame, counted from the first page of a row: whole frames leave a window."""
         return max(1, self.tables.frame // self.layouts[0].tokens)
 
     def frames(self, a: int, b: int, first: NDArray[Any] | None = None) -> I64:

@@ -132,16 +132,16 @@ def sliding_policies(
     Raises
     ------
     Unsupported
-        Codecs with tables, dense reading.
+        Codecs that are fitted to pages, dense reading.
     """
     out = list(policies)
     for i, (policy, kind) in enumerate(zip(policies, kinds, strict=True)):
         if kind == SLIDING:
-            tabled = table_kind(policy.k) or table_kind(policy.v) or policy.center is not None
-            if tabled or reach != "packed":
+            fitted = any(table_kind(c) and c.id != "query" for c in (policy.k, policy.v))
+            if fitted or reach != "packed":
                 raise Unsupported(
                     "cache.window.leave",
-                    "sliding layers are packed without tables and centring, and read from pages",
+                    "sliding layers are packed by codecs that are not fitted, and read from pages",
                 )
             out[i] = replace(policy, window=int(options[i]["sliding_window"]))
     return out

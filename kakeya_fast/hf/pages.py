@@ -30,6 +30,8 @@ class PageStore(PageTable):
     """
 
     _pools: tuple[Tensor, Tensor] | None
+    # Pages that leave a window at once.
+    together = 1
 
     def __init__(
         self, batch: int, heads: int, layouts: tuple[PageLayout, PageLayout], device: torch.device
@@ -105,6 +107,8 @@ class PageStore(PageTable):
     def slide(self, limit: int) -> int:
         """Let go of the whole pages before cache index ``limit``, but for the last one of a row.
 
+        Only as many as leave :attr:`together`.
+
         Rule: cache.window.leave
 
         Returns
@@ -114,11 +118,11 @@ class PageStore(PageTable):
         """
         slots = np.arange(self.first.shape[1])
         ends = self.first + self.length
-        done = (slots < self.count[:, None] - 1) & (ends <= limit)
-        drop = done.sum(1)
+        drop = ((slots < self.count[:, None] - 1) & (ends <= limit)).sum(1)
+        drop -= drop % self.together
         if not drop.any():
             return 0
-        gone = int(ends[done].max())
+        gone = int(ends[slots < drop[:, None]].max())
         count = (self.count - drop).astype(np.int32)
         order = np.minimum(np.arange(count.max()) + drop[:, None], len(slots) - 1)
         rows = np.arange(len(order))[:, None]

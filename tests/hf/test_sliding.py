@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hf_tiny import cache, generate, model, packed_layers, padded, prompt
 from transformers import DynamicCache
 
+from kakeya_fast.hf import build_kakeya_cache
+from kakeya_fast.hf.calibrate import statistics, tables
 from kakeya_ref.errors import Unsupported, UsageError
 
 WINDOW = 40
@@ -73,6 +77,48 @@ def test_chunks_of_any_size_read_the_same(cuts):
         at += n
 
 
+def calibrated(of, frame):
+    ids = [row.tolist() for row in prompt(3, 128, seed=5)]
+    return tables(of, statistics(of, ids), frame=frame, context=512)
+
+
+@pytest.mark.parametrize("frame", [1, 16, 48])
+@pytest.mark.parametrize("pads", [[0, 0], [0, 21]], ids=str)
+def test_calibrated_keys_leave_frame_by_frame(frame, pads):
+    """Rule: cache.window.leave, query.frame.start"""
+    of = gemma()
+    known, inputs = calibrated(of, frame), padded(prompt(2, 260), pads)
+    options = {"sliding": "pack", "page_tokens": 16, "backend": "numba"}
+    past = build_kakeya_cache(of, f"query:b=7,f={frame}", "raw", tables=known, **options)
+    want = of(**inputs).logits
+    at = 0
+    for n in (70, 1, 1, 88, 1, 8, 91):
+        part = {"input_ids": inputs["input_ids"][:, at : at + n]}
+        part["attention_mask"] = inputs["attention_mask"][:, : at + n]
+        got, at = of(**part, past_key_values=past).logits, at + n
+        # Padding itself may read anything.
+        real = inputs["attention_mask"][:, at - n : at].bool()
+        near = want[:, at - n : at][real]
+        assert (got[real] - near).norm() < 0.03 * near.norm()
+    state = sliding(past)[0].state
+    assert 0 < state.left <= 260 - WINDOW
+    # Whole frames have left.
+    gone = (state.pages.first[0, 0] - 4) // 16
+    assert gone > 0
+    assert gone % max(1, frame // 16) == 0
+
+
+def test_centred_keys_keep_their_mean_when_its_page_has_left():
+    """Rule: cache.window.leave, cache.center.first-page"""
+    of, ids = gemma(), prompt(1, 260)
+    past = packed(of, "scalar:b=8", center=True)
+    want = of(ids).logits
+    for a, b in ((0, 150), (150, 151), (151, 260)):
+        got = of(ids[:, a:b], past_key_values=past).logits
+        assert (got - want[:, a:b]).norm() < 0.05 * want[:, a:b].norm()
+    assert sliding(past)[0].state.left > 16 + 4
+
+
 def test_coded_decode_steps_read_in_place_as_by_tiles(monkeypatch):
     """Rule: cache.attend.fused"""
     from kakeya_fast.hf import attention
@@ -132,4 +178,11 @@ def test_options_that_mean_nothing():
     for codec, options in (("skeleton", {}), ("raw", {"attention": "dense"})):
         with pytest.raises(Unsupported, match=r"^\[cache.window.leave\]"):
             packed(of, codec, **options)
+    # Tables are checked for every layer that is packed.
+    known = calibrated(of, 16)
+    known = replace(known, layers={1: known.layers[1]})
+    given = {"tables": known, "page_tokens": 16}
+    assert packed_layers(build_kakeya_cache(of, "query:f=16", "raw", **given))
+    with pytest.raises(UsageError, match=r"^\[query.tables.match\]"):
+        build_kakeya_cache(of, "query:f=16", "raw", sliding="pack", **given)
     assert not sliding(cache(of, "raw"))

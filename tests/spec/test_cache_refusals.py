@@ -28,4 +28,4 @@ def test_a_backend_that_only_reads_is_refused(monkeypatch) -> None:
 def test_a_module_without_eager_attention_is_refused() -> None:
     """Rule: cache.attend.base"""
     with pytest.raises(Unsupported, match=r"^\[cache.attend.base\].*Linear"):
-        interface._base(torch.nn.Linear(1, 1), "eager")
+        interface.base_forward(torch.nn.Linear(1, 1), "eager")
