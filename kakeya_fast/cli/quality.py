@@ -23,7 +23,10 @@ def quality(
     v: Annotated[Many | None, typer.Option("--v", help="Codec of values, one per --k.")] = None,
     setting: Annotated[
         Many | None,
-        typer.Option(help="key-codec/value-codec@page=512,residual=0,exact=0..1; repeatable."),
+        typer.Option(
+            help="key-codec/value-codec@page=512,residual=0,exact=0..1,tables=FILE,plan=FILE,"
+            "sliding=pack; repeatable."
+        ),
     ] = None,
     text: Annotated[str, typer.Option(help=TEXTS)] = "manual",
     ctx: Annotated[int, typer.Option(help="Tokens of a passage.")] = 1024,

@@ -148,6 +148,7 @@ def open_cache(
         metric=metrics[setting.metric] if setting.metric else None,
         plan=setting.plan or None,
         tables=setting.tables or None,
+        sliding=setting.sliding,
     )
     if setting.protocol == "snapshot":
         return SnapshotCache(cache, clean, set(coded_layers(cache, setting.exact)))
@@ -200,6 +201,8 @@ def hand_over(clean: DynamicCache, cache: KakeyaCache, begin: int) -> None:
 
 def _all_exact(setting: Setting, options: Options) -> int:
     """Tokens from the beginning whose queries read no page: exact whatever the codec."""
+    if setting.sliding == "pack":  # the uncompressed layer may have let some of them go
+        return 0
     return options.sinks + setting.page_tokens(options.page_tokens) + setting.residual
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from kakeya_ref.errors import UsageError
 from kakeya_ref.registry import parse_codec, table_kind
@@ -12,9 +12,10 @@ from kakeya_ref.registry import parse_codec, table_kind
 # A table must serve enough tokens to be worth its bytes; the predecessors' block.
 TABLED_PAGE = 512
 
-OPTIONS = ("page", "residual", "exact", "metric", "tables", "protocol", "plan")
+OPTIONS = ("page", "residual", "exact", "metric", "tables", "protocol", "plan", "sliding")
 
 Protocol = Literal["inforward", "snapshot"]
+Sliding = Literal["library", "pack"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Setting:
         ``inforward`` or ``snapshot``.
     plan : str
         Path of a plan, whose codecs go before ``k`` and ``v``; empty for none.
+    sliding : str
+        ``library``, or ``pack``: sliding-window layers are packed, too.
     """
 
     k: str
@@ -50,6 +53,7 @@ class Setting:
     tables: str = ""
     protocol: Protocol = "inforward"
     plan: str = ""
+    sliding: Sliding = "library"
 
     @classmethod
     def parse(cls, text: str) -> Setting:
@@ -75,6 +79,8 @@ class Setting:
             if name not in OPTIONS or name in found:
                 raise UsageError("quality.setting.known", f"{item!r} in {text!r}")
             found[name] = _value(name, value, text)
+        if found.get("protocol") == "snapshot" and found.get("sliding") == "pack":
+            raise UsageError("quality.setting.known", f"snapshots of sliding layers in {text!r}")
         return cls(str(parse_codec(k)), str(parse_codec(v or k)), **found)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
@@ -86,6 +92,7 @@ class Setting:
             "tables": self.tables,
             "protocol": "" if self.protocol == "inforward" else self.protocol,
             "plan": self.plan,
+            "sliding": "" if self.sliding == "library" else self.sliding,
         }
         shown = ",".join(f"{name}={value}" for name, value in tail.items() if value)
         return self.codecs + ("@" + shown if shown else "")
@@ -146,6 +153,8 @@ def _value(name: str, value: str, text: str) -> int | str | tuple[int, ...]:
             return int(value)
     except ValueError:
         raise UsageError("quality.setting.known", f"{name}={value!r} in {text!r}") from None
-    if name == "protocol" and value not in ("inforward", "snapshot"):
+    if name == "protocol" and value not in get_args(Protocol):
         raise UsageError("quality.setting.known", f"protocol {value!r}: inforward or snapshot")
+    if name == "sliding" and value not in get_args(Sliding):
+        raise UsageError("quality.setting.known", f"sliding {value!r}: library or pack")
     return value

@@ -5,7 +5,9 @@ import json
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
+
+from tinymodel import VOCAB  # noqa: E402
 
 from kakeya_fast.quality import protocol  # noqa: E402
 from kakeya_fast.quality.models import load_model  # noqa: E402
@@ -48,6 +50,27 @@ def test_chunks_do_not_show(loaded, passage):
     assert one.tokens == other.tokens
     assert one.kl == pytest.approx(other.kl, rel=1e-3)
     assert one.dnll == pytest.approx(other.dnll, rel=1e-3, abs=1e-3)
+
+
+def test_sliding_layers_are_coded_where_asked(passage):
+    torch.manual_seed(3)
+    kinds = ["sliding_attention", "full_attention"]
+    config = transformers.Gemma3TextConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, sliding_window=24,
+        layer_types=kinds, initializer_range=0.3,
+    )  # fmt: skip
+    model = transformers.Gemma3ForCausalLM(config).eval()
+    options = Options(chunk=26, warmup=40, page_tokens=48, backend="torch")
+    some = [Setting.parse(f"{c}@sliding=pack") for c in ("raw", "scalar:b=2")]
+    raw, all_coded, one = measure_passage(
+        model, passage, [*some, Setting.parse("scalar:b=2")], options
+    )
+    assert abs(raw.kl / raw.tokens) < 1e-5
+    assert raw.agree == raw.tokens
+    assert all_coded.kl > one.kl > 0
+    # The same bytes of the full layer, and a window's of the other.
+    assert all_coded.sizes["codes_bytes"] > one.sizes["codes_bytes"] > 0
 
 
 @pytest.mark.parametrize("how", ["inforward", "snapshot"])

@@ -14,6 +14,8 @@ from kakeya_ref.errors import UsageError
         ("skeleton@metric=workshop,residual=256", "skeleton@residual=256,metric=workshop"),
         ("raw@exact=1+0,protocol=snapshot", "raw@exact=0..1,protocol=snapshot"),
         ("raw@protocol=inforward", "raw"),
+        ("raw@sliding=library", "raw"),
+        ("e8@sliding=pack,plan=p.toml", "e8@plan=p.toml,sliding=pack"),
         ("raw@exact=-1+0+5+6+-2", "raw@exact=-2..-1+0+5..6"),
     ],
 )
@@ -32,6 +34,8 @@ def test_one_string_for_one_setting(text, canonical):
         "turbo@page=1,page=2",
         "turbo@exact=a",
         "turbo@protocol=live",
+        "scalar@sliding=yes",
+        "scalar@sliding=pack,protocol=snapshot",
     ],
 )
 def test_options_that_do_not_exist_are_refused(text):
