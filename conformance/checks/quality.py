@@ -207,6 +207,14 @@ def _band(b: int) -> tuple[float, float]:
 
 def gaussian_error(t: Trial, codec: str, table: str = "plausible") -> float:
     """Mean squared error of 2^16 Gaussian numbers at head dim 128, whatever the page size."""
+    x, back = gaussian_numbers(t, codec, table)
+    return float(np.mean((back - x) ** 2))
+
+
+def gaussian_numbers(
+    t: Trial, codec: str, table: str = "plausible"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """2^16 Gaussian numbers at head dim 128, whatever the page size, and what comes back."""
     for tokens in (64, 32, 16):
         layout = page_layout(codec, 128, tokens)
         answer = t.backend.supports(layout)
@@ -214,8 +222,8 @@ def gaussian_error(t: Trial, codec: str, table: str = "plausible") -> float:
             x = t.some("gaussian", SAMPLE // (tokens * 128), layout)
             known = t.tables(table, layout=layout)
             body = t.encode(x, layout, known)
-            off = t.decode(body, layout, tables=known).astype(np.float64) - x
-            return float(np.mean(off**2))
+            back = t.decode(body, layout, tables=known)
+            return x.astype(np.float64), back.astype(np.float64)
     raise NotApplicable(f"{codec} is not offered at head dim 128")
 
 

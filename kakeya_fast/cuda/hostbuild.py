@@ -30,7 +30,7 @@ FLAGS = (
 )
 
 _CODECS = {"raw": 0, "fp8": 1, "int": 2, "scalar": 3, "d4": 4, "e8": 5, "trellis": 6, "query": 7}
-_FIELDS = ("D", "P", "KIND", "VECTORS", "B", "G", "CHANNEL", "Q", "STORED")
+_FIELDS = ("D", "P", "KIND", "VECTORS", "B", "G", "CHANNEL", "Q", "STORED", "UNBIASED")
 ATTEND_ARGUMENTS = 42  # pointers too are words of 8 bytes
 _lock = threading.Lock()
 

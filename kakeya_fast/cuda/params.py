@@ -89,6 +89,8 @@ def numbers(layout: PageLayout) -> dict[str, int]:
         found["STORED"] = STORED[str(codec["dtype"])]
     if codec.id in ("int", "scalar", "trellis"):
         found["B"] = codec.integer("b")
+    if codec.id == "trellis":
+        found["UNBIASED"] = int(codec["gain"] == "unbiased")
     if codec.id == "int":
         found["G"], found["CHANNEL"] = codec.integer("g"), int(codec["axis"] == "channel")
     if codec.id in LATTICE_BLOCK:

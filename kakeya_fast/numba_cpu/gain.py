@@ -8,6 +8,34 @@ from kakeya_fast.numba_cpu.jit import serial
 
 
 @serial
+def dots(a, b, out):
+    """Sum of the products of every lane, in row 0 of ``out``.
+
+    Rule: num.sum.halving, num.fp32.no-fma
+
+    Parameters
+    ----------
+    a, b : (D, V) float32
+    out : (D // 2, V) float32
+        Written.
+    """
+    d, lanes = a.shape
+    half = d // 2 * lanes
+    low_a, high_a = a.reshape(a.size)[:half], a.reshape(a.size)[half:]
+    low_b, high_b = b.reshape(b.size)[:half], b.reshape(b.size)[half:]
+    flat = out.reshape(out.size)
+    for i in range(half):
+        flat[i] = low_a[i] * low_b[i] + high_a[i] * high_b[i]
+    n = d // 2
+    while n > 1:
+        kept = (n + 1) // 2
+        low, high = flat[: (n - kept) * lanes], flat[kept * lanes : n * lanes]
+        for i in range((n - kept) * lanes):
+            low[i] += high[i]
+        n = kept
+
+
+@serial
 def rms(y, squares, gain):
     """Root mean square of every lane.
 
@@ -22,20 +50,9 @@ def rms(y, squares, gain):
         Written.
     """
     d, lanes = y.shape
-    half = d // 2 * lanes
-    low, high = y.reshape(y.size)[:half], y.reshape(y.size)[half:]
-    flat = squares.reshape(squares.size)
-    for i in range(half):
-        flat[i] = low[i] * low[i] + high[i] * high[i]
-    n = d // 2
-    while n > 1:
-        kept = (n + 1) // 2
-        low, high = flat[: (n - kept) * lanes], flat[kept * lanes : n * lanes]
-        for i in range((n - kept) * lanes):
-            low[i] += high[i]
-        n = kept
+    dots(y, y, squares)
     for v in range(lanes):
-        gain[v] = np.sqrt(flat[v] / np.float32(d))
+        gain[v] = np.sqrt(squares[0, v] / np.float32(d))
 
 
 @serial
@@ -51,6 +68,31 @@ def count_below(grid, value):
             count += step
         step >>= 1
     return count
+
+
+@serial
+def unbiased(byte, z, found, squares, products, p):
+    """Bytes under which lanes come back as long, along themselves, as they were.
+
+    Rule: trellis.gain.unbiased
+
+    Parameters
+    ----------
+    byte : (V,) int64
+        Under which lanes became ``z``; written.
+    z, found : (D, V) float32
+        Numbers and the values of their codes.
+    squares, products : (D // 2, V) float32
+        Scratch.
+    p : tuple with ``backward`` and ``midpoints``
+    """
+    dots(z, z, squares)
+    dots(z, found, products)
+    for v in range(len(byte)):
+        if byte[v] > 0 and products[0, v] > 0:
+            gain = p.backward[byte[v]] * (squares[0, v] / products[0, v])
+            fitting = max(1, count_below(p.midpoints[1:256], gain))
+            byte[v] = min(fitting, byte[v] + 8, 255)
 
 
 @serial

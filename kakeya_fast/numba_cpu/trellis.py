@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kakeya_fast.numba_cpu.gain import unbiased
 from kakeya_fast.numba_cpu.jit import Kernel
 from kakeya_fast.numba_cpu.lanes import CHECK_ONLY, NONE, copy
 from kakeya_fast.numba_cpu.planes import pack_lanes, plane_table, unpack_lanes
@@ -28,6 +29,7 @@ Plan = NamedTuple(
         ("lanes", int),
         ("nbytes", int),
         ("planes", np.ndarray),  # (planes, 3) int64
+        ("unbiased", bool),
     ],
 )
 
@@ -43,11 +45,12 @@ def plan(layout: PageLayout) -> Plan:
         LANES,
         layout.nbytes,
         plane_table(layout, "codes"),
+        layout.codec["gain"] == "unbiased",
     )
 
 
 def _encode_pages(x, out, p, kind, start, stop):
-    """Rule: trellis.search.step, scale.rms, num.input.finite."""
+    """Rule: trellis.search.step, trellis.gain.unbiased, scale.rms, num.input.finite."""
     _, tokens, d = x.shape
     bits = np.empty((d, p.lanes), np.uint32)
     z = bits.view(np.float32)
@@ -62,6 +65,9 @@ def _encode_pages(x, out, p, kind, start, stop):
     codes = np.empty((d, p.lanes), np.uint8)
     merged = np.empty((d, p.lanes), np.uint8)
     page = np.zeros(p.nbytes, np.uint8)
+    found = np.empty((d, p.lanes), np.float32)
+    products = np.empty((d // 2, p.lanes), np.float32)
+    ones = np.ones(p.lanes, np.float32)
     broken, refused = NONE, NONE
     for n in range(start, stop):
         for p0 in range(0, tokens, p.lanes):
@@ -76,9 +82,13 @@ def _encode_pages(x, out, p, kind, start, stop):
                         z[i, v] = z[i, v] * gain[v]
                 search(z, p, cost, after, square, pick, flags, codes)
                 for v in range(p.lanes):
-                    page[p0 + v] = byte[v]
                     if byte[v] == 0:
                         codes[:, v] = 0
+                if p.unbiased:
+                    values(codes, p, ones, found)
+                    unbiased(byte, z, found, squares, products, p)
+                for v in range(p.lanes):
+                    page[p0 + v] = byte[v]
                 pack_lanes(codes, p.planes, page, p0, merged)
         copy(page, out[n])
     return broken, refused

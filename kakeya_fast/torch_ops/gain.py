@@ -72,6 +72,29 @@ class Gain:
         byte = torch.bucketize(rms, self.middle).to(torch.uint8)
         return byte, ~(rms <= self.limit)
 
+    def unbiased(self, byte: Tensor, z: Tensor, found: Tensor) -> Tensor:
+        """Bytes under which vectors come back as long, along themselves, as they were.
+
+        Rule: trellis.gain.unbiased, num.sum.halving
+
+        Parameters
+        ----------
+        byte : (N, P) uint8
+            Under which vectors became ``z``.
+        z, found : (N, P, D) float32
+            Numbers and the values of their codes.
+
+        Returns
+        -------
+        (N, P) uint8
+        """
+        along = halving_sum(z * found)
+        known = (byte > 0) & (along > 0)
+        gain = self.value(byte) * (halving_sum(z * z) / torch.where(known, along, 1.0))
+        most = (byte.long() + 8).clamp(max=255)
+        fitting = torch.minimum(torch.bucketize(gain, self.middle), most).clamp(min=1)
+        return torch.where(known, fitting, byte).to(byte)
+
     def of_peak(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Smallest byte that brings the largest magnitude to 448 or less.
 

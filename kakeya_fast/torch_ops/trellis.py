@@ -27,6 +27,7 @@ class Trellis:
         self.gain = Gain(layout.head_dim, device)
         self.rotation = Rotation(layout.head_dim, layout.codec.integer("seed"), device)
         self.walk = Walk([layout.codec.integer("b")] * layout.head_dim, device)
+        self.unbiased = layout.codec["gain"] == "unbiased"
 
     def fields(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """(N, P, D) float32 -> fields, bad (N, P) bool"""
@@ -35,6 +36,8 @@ class Trellis:
         z = y * self.gain.reciprocal(byte)[..., None]
         codes = self.walk.search(z.flatten(0, 1)).reshape(z.shape)
         codes = torch.where(byte[..., None] == 0, 0, codes)
+        if self.unbiased:
+            byte = self.gain.unbiased(byte, z, self.walk.values(codes.long()))
         return {"scales": byte, "codes": codes.flatten(1)}, bad
 
     def coefficients(self, pages: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,12 @@ from patching import Mutant
 from kakeya_ref import tables, trellis
 from kakeya_ref.codecs import trellis as codec
 
-true = {"values": trellis.values, "labels": tables.trellis_labels, "table": tables.trellis_values}
+true = {
+    "values": trellis.values,
+    "labels": tables.trellis_labels,
+    "table": tables.trellis_values,
+    "unbiased": codec._unbiased,
+}
 
 
 def search(z, bits, *, start=np.inf, step=np.less, end=np.argmin, pick=np.argmin):
@@ -141,3 +146,53 @@ class GainTwice(Mutant):
     codecs = ("trellis",)
     rule = "trellis.decode.product"
     patches = ((codec, "gain_of", lambda byte: tables.gain_grid()[byte] ** 2),)
+
+
+class GainOfTheVectorItself(Mutant):
+    """Writes the first scale byte, whatever the walk gives back."""
+
+    codecs = ("trellis",)
+    rule = "trellis.gain.unbiased"
+    patches = ((codec, "_unbiased", lambda scale, z, found: scale),)
+
+
+class GainByTheRoot(Mutant):
+    """Makes what comes back as long as the vector, not as long along it."""
+
+    codecs = ("trellis",)
+    rule = "trellis.gain.unbiased"
+
+    @staticmethod
+    def unbiased(scale, z, found):
+        size = np.sqrt((z * z).sum(1) / np.maximum((found * found).sum(1), np.float32(1e-9)))
+        gain = tables.gain_grid()[scale] * size
+        byte = np.searchsorted(tables.gain_midpoints()[1:256], gain)
+        return np.where(scale > 0, byte.clip(1, 255), 0).astype(np.uint8)
+
+
+GainByTheRoot.patches = ((codec, "_unbiased", GainByTheRoot.unbiased),)
+
+
+class GainBeyondAnOctave(Mutant):
+    """Raises the byte of a walk that gives back little by more than eight."""
+
+    codecs = ("trellis",)
+    rule = "trellis.gain.unbiased"
+    patches = ((codec, "OCTAVE", 255),)
+
+
+class GainSumsInIndexOrder(Mutant):
+    codecs = ("trellis",)
+    rule = "trellis.gain.unbiased"
+
+    @staticmethod
+    def unbiased(scale, z, found):
+        real = codec.halving_sum
+        codec.halving_sum = lambda a: np.add.accumulate(a, axis=1, dtype=np.float32)[:, -1]
+        try:
+            return true["unbiased"](scale, z, found)
+        finally:
+            codec.halving_sum = real
+
+
+GainSumsInIndexOrder.patches = ((codec, "_unbiased", GainSumsInIndexOrder.unbiased),)

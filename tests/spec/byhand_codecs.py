@@ -184,7 +184,13 @@ def encode(codec: str, p: dict[str, Any], x: Page) -> bytes:
         return lay([[b for b, _ in tokens]], 8) + lay(codes, p["b"])
     if codec == "trellis":
         codes = [trellis.search(z, p["b"]) if b else [0] * d for b, z in tokens]
-        return lay([[b for b, _ in tokens]], 8) + lay(codes, p["b"])
+        bytes_ = [b for b, _ in tokens]
+        if p["gain"] == "unbiased":
+            bytes_ = [
+                trellis.unbiased(b, z, trellis.values(row, p["b"])) if b else 0
+                for (b, z), row in zip(tokens, codes, strict=True)
+            ]
+        return lay([bytes_], 8) + lay(codes, p["b"])
     n, q = (4 if codec == "d4" else 8), p["q"]
     _, kinv = table("lattice_step", codec, q - 1)
     row: list[int] = []

@@ -54,3 +54,13 @@ def search(z: list[float], bits: int) -> list[int]:
         paths = grown
     least = min(cost for cost, _ in paths.values())
     return next(paths[lows][1] for lows in sorted(paths) if paths[lows][0] == least)
+
+
+def unbiased(byte: int, z: list[float], values: list[float]) -> int:
+    """The byte of what the size along itself asks for, when byte ``byte`` made the vector ``z``."""
+    along = hand.halving([hand.mul(a, v) for a, v in zip(z, values, strict=True)])
+    if not along > 0:
+        return byte
+    size = hand.halving([hand.mul(a, a) for a in z])
+    gain = hand.mul(hand.GRID[byte], hand.div(size, along))
+    return max(min(hand.gain_byte(min(gain, hand.GRID[255])), byte + 8, 255), 1)

@@ -16,6 +16,7 @@ CODECS = [
     "raw:dtype=f16", "raw:dtype=bf16", "fp8", "int:b=3,g=16", "int:b=6,g=8,axis=channel",
     "scalar:b=1", "scalar:b=3,seed=9", "scalar:b=8", "d4:q=1", "d4:q=13", "d4:q=110,seed=0",
     "e8:q=1", "e8:q=5,seed=3", "e8:q=110", "trellis", "trellis:b=3,seed=5",
+    "trellis:b=1,gain=unbiased", "trellis:gain=unbiased", "trellis:b=5,gain=unbiased",
 ]  # fmt: skip
 
 

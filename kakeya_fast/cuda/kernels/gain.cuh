@@ -62,4 +62,26 @@ KAKEYA_FN Scaled analyse(Plan p, const Team& t, const Places& from, int turn,
   return out;
 }
 
+/// The scale byte under which a vector comes back as long, along itself, as it was.
+///
+/// `z` are its numbers under `byte`, `found` the values of their codes; both are used up.
+///
+/// Rule: trellis.gain.unbiased
+KAKEYA_FN Lane<u32> unbiased(Plan p, const Team& t, const u32* table, u8* scratch,
+                             const Lane<u32>& byte, Lane<float>* z, Lane<float>* found) {
+  KAKEYA_UNROLL
+  for (int i = 0; i < 8 * slabs(p); ++i) {
+    found[i] = mul(z[i], found[i]);
+    z[i] = mul(z[i], z[i]);
+  }
+  const Lane<float> squares = halving_sum(p, t, z, scratch);
+  const Lane<float> along = halving_sum(p, t, found, scratch);
+  const Lane<bool> known = (byte > 0u) & (along > 0.0f);
+  const Lane<float> size = real(lookup_global<u32>(table + BACKWARD, cast<i64>(byte), true));
+  const Lane<float> gain = mul(size, div(squares, select<float>(known, along, 1.0f)));
+  const Lane<u32> fitting = most(count_below(table + BOUNDS, gain, 128), 1u);
+  const Lane<u32> top = select<u32>(byte < 247u, byte + 8u, 255u);
+  return select<u32>(known, select<u32>(fitting < top, fitting, top), byte);
+}
+
 }  // namespace kakeya

@@ -34,6 +34,9 @@ enum Kind { F32 = 0, F16 = 1, BF16 = 2 };
 #ifndef KAKEYA_STORED
 #define KAKEYA_STORED 0
 #endif
+#ifndef KAKEYA_UNBIASED
+#define KAKEYA_UNBIASED 0
+#endif
 
 struct Plan {
   KAKEYA_CONSTANT(D, KAKEYA_D)              // numbers of a vector
@@ -45,6 +48,7 @@ struct Plan {
   KAKEYA_CONSTANT(channel, KAKEYA_CHANNEL)  // int groups run along tokens
   KAKEYA_CONSTANT(q, KAKEYA_Q)              // half the edge of the lattice cube
   KAKEYA_CONSTANT(stored, KAKEYA_STORED)    // type of raw numbers
+  KAKEYA_CONSTANT(unbiased, KAKEYA_UNBIASED)  // trellis: the scale byte is chosen once more
 };
 #undef KAKEYA_CONSTANT
 

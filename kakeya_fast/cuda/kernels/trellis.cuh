@@ -51,7 +51,7 @@ KAKEYA_FN void search(Plan p, const float* values, u8* walk, int vector, int own
   sync_warp();
 }
 
-/// Rule: trellis.search.branch, scale.rms, num.input.finite
+/// Rule: trellis.search.branch, trellis.gain.unbiased, scale.rms, num.input.finite
 KAKEYA_FN void trellis_encode(Plan p, const Vectors& x, const u32* table, const Pages& pages,
                               i64 warp, u8* scratch, u8* walk, u64* status, bool check) {
   const Team t = make_team(p, pages, warp, shares(p));
@@ -65,7 +65,6 @@ KAKEYA_FN void trellis_encode(Plan p, const Vectors& x, const u32* table, const 
     const Scaled v = analyse(p, t, from, turn, rotation, table, scratch, status, y);
     if (check) continue;
     const Lane<int> token = token_of(p, t, turn);
-    write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), v.byte);
     KAKEYA_UNROLL
     for (int i = 0; i < 8 * slabs(p); ++i) {
       y[i] = mul(y[i], v.scale);
@@ -80,12 +79,17 @@ KAKEYA_FN void trellis_encode(Plan p, const Vectors& x, const u32* table, const 
     for (int i = 0; i < 8 * slabs(p); ++i) windows[i] = 0u;
     for (int k = 0; k < teams(p); ++k) search(p, values, walk, k, k * lanes(p), windows);
     Lane<u32> codes[2 * SLABS];
+    Lane<float> found[8 * SLABS];
     KAKEYA_UNROLL
     for (int i = 0; i < 8 * slabs(p); ++i) {
-      const Lane<u32> pick = nearest(p, values, y[i], label_of(windows[i])).pick;
+      const Lane<u32> label = label_of(windows[i]);
+      const Lane<u32> pick = nearest(p, values, y[i], label).pick;
       const Lane<u32> code = select<u32>(v.byte == 0u, 0u, pick * 2u + (windows[i] & 1u));
       codes[i / 4] = i % 4 ? codes[i / 4] | code << u32(i % 4 * 8) : code;
+      if (p.unbiased) found[i] = lookup_global<float>(values, cast<i64>(pick * 16u + label), true);
     }
+    const Lane<u32> byte = p.unbiased ? unbiased(p, t, table, scratch, v.byte, y, found) : v.byte;
+    write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), byte);
     write_codes(p, t, codes, token, pages.data, p.P, scratch);
   }
 }
