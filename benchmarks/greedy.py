@@ -31,9 +31,10 @@ RESULTS = Path(__file__).parent / "results" / "greedy"
 TEXT, TABLES = "workshop-b", "moved"
 PROMPTS, PROMPT, NEW = 52, 128, 64
 SETTINGS = (
-    "exact", "scalar:b=3/scalar:b=3", "query:b=3/trellis:b=3", "query:b=2/trellis:b=2",
-    "scalar:b=2/scalar:b=2", "scalar:b=4/scalar:b=4", "query:b=2.5/trellis:b=2",
-    "query:b=4/trellis:b=4", "raw:dtype=bf16/raw:dtype=bf16",
+    "exact", "scalar:b=3/scalar:b=3", "query:b=3/trellis:b=3,gain=unbiased",
+    "query:b=2/trellis:b=2,gain=unbiased", "scalar:b=2/scalar:b=2", "scalar:b=4/scalar:b=4",
+    "query:b=2.5/trellis:b=2,gain=unbiased", "query:b=4/trellis:b=4,gain=unbiased",
+    "raw:dtype=bf16/raw:dtype=bf16",
 )  # fmt: skip
 
 _mine: dict[str, Any] = {}

@@ -55,10 +55,10 @@ SETTINGS = (
 )
 # Keys of these are calibrated on source code, which neither text is.
 CALIBRATED = (
-    "query:b=2/trellis:b=2",
-    "query:b=2.5/trellis:b=2",
-    "query:b=3/trellis:b=3",
-    "query:b=4/trellis:b=4",
+    "query:b=2/trellis:b=2,gain=unbiased",
+    "query:b=2.5/trellis:b=2,gain=unbiased",
+    "query:b=3/trellis:b=3,gain=unbiased",
+    "query:b=4/trellis:b=4,gain=unbiased",
 )
 CALIBRATION, TOKENS, WINDOW, CONTEXT = "code", 16384, 2048, 8192
 # Model, text, passages: as many as two cores can do in an evening.

@@ -30,13 +30,15 @@ BACKENDS = ("ref", "numba", "torch", "cuda-host", "cuda")
 KIVI = "int:b=2,g=32,axis=channel/int:b=2,g=32"
 SHOWN = (
     "fp8", "int", "scalar:b=4", "scalar:b=3", "scalar:b=2", "e8:q=10", "e8:q=4", "e8:q=2", KIVI,
-    "trellis:b=3", "trellis:b=2", "query:b=4/trellis:b=4", "query:b=3/trellis:b=3",
-    "query:b=2.5/trellis:b=2", "query:b=2/trellis:b=2",
+    "trellis:b=3", "trellis:b=2", "query:b=4/trellis:b=4,gain=unbiased",
+    "query:b=3/trellis:b=3,gain=unbiased", "query:b=2.5/trellis:b=2,gain=unbiased",
+    "query:b=2/trellis:b=2,gain=unbiased",
 )  # fmt: skip
 COLUMNS = ("setting", "page bits", "held bits", "ΔPPL % [95 %]", "KL [95 %]", "top-1 %")
 COMPARED = (
-    "scalar:b=4/scalar:b=4", "query:b=3/trellis:b=3@moved", "scalar:b=3/scalar:b=3", KIVI,
-    "query:b=2.5/trellis:b=2@moved", "query:b=2/trellis:b=2@moved", "scalar:b=2/scalar:b=2",
+    "scalar:b=4/scalar:b=4", "query:b=3/trellis:b=3,gain=unbiased@moved", "scalar:b=3/scalar:b=3",
+    KIVI, "query:b=2.5/trellis:b=2,gain=unbiased@moved",
+    "query:b=2/trellis:b=2,gain=unbiased@moved", "scalar:b=2/scalar:b=2",
 )  # fmt: skip
 PICK = (0, 1, 2, 5, 6, 7)  # of the columns of kakeya_fast.quality.table
 

@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results"
 TEXT, TABLES, CHUNK = "books", "moved", 256
 CODECS = (
     "scalar:b=4/scalar:b=4", "e8:q=10/e8:q=10", "scalar:b=3/scalar:b=3",
-    "query:b=3/trellis:b=3", "query:b=2/trellis:b=2",
+    "query:b=3/trellis:b=3,gain=unbiased", "query:b=2/trellis:b=2,gain=unbiased",
 )  # fmt: skip
 EXACT = "library, exact"
 

@@ -12,8 +12,12 @@ from benchmarks.damage.targets import Unit, by_setting, paired, ratio_of, where
 from kakeya_fast.quality.stats import DRAWS, SEED, tail_share
 
 Found = dict[str, dict[int, Unit]]
+UNBIASED = ",gain=unbiased"
 # What a row is held against, by how it begins or what it is.
 BASES = (
+    ("raw/even:scalar:b=2", "raw/scalar:b=2"),
+    ("trial:looked=yes,looking=yes,even=yes/raw", "trial:looked=yes,looking=yes/raw"),
+    ("trial:b=3,looked=yes,looking=yes,even=yes/raw", "trial:b=3,looked=yes,looking=yes/raw"),
     ("trial:/raw", "query:b=2/raw@f32"),
     ("raw/trial", "raw/trellis:b=2"),
     ("trial", "trial:/raw"),
@@ -81,6 +85,14 @@ WORDS = {
     "trial:looked=yes/raw": "keys counted by the attention they get",
     "trial:looking=yes/raw": "queries counted by the attention they give",
     "trial:looked=yes,looking=yes/raw": "both",
+    **dict.fromkeys(
+        (
+            "trial:looked=yes,looking=yes,even=yes/raw",
+            "trial:b=3,looked=yes,looking=yes,even=yes/raw",
+        ),
+        "bands come back as long, along themselves, as they were",
+    ),
+    "raw/even:scalar:b=2": "`scalar` with such scale bytes",
     "raw/trial:shrink=1,metric=no": "values: the same bits for all, mean removed",
     "raw/trial:metric=no": "values: principal components, bits by band",
     "raw/trial:": "values: the same under the metric of the output projection",
@@ -106,11 +118,10 @@ def choices(data: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for name, units in found.items():
-        basis = next((b for start, b in BASES if name.startswith(start) and b != name), None)
-        pair, _, tables = name.partition("@")
-        if tables in ("moved", "fifth"):
-            basis = f"{pair}@f32"
-        if name not in WORDS or basis is None or basis not in found:
+        words, basis = WORDS.get(name), _basis(name)
+        if UNBIASED in name:
+            words = "scale bytes chosen after the walk (`gain=unbiased`)"
+        if words is None or basis not in found:
             continue
         both = paired(list(units.values()), list(found[basis].values()))
         ratio, low, high = ratio_of(both)
@@ -119,10 +130,20 @@ def choices(data: dict[str, Any]) -> list[str]:
         span = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
         word = "" if low is None or high is None else _word(low, high)
         rows.append(
-            f"| {WORDS[name]} | `{name}` | {bits} | `{basis}` | {len(both)} | "
+            f"| {words} | `{name}` | {bits} | `{basis}` | {len(both)} | "
             f"{ratio:.2f}{span} | {word} |"
         )
     return [*head, *rows, ""] if rows else []
+
+
+def _basis(name: str) -> str | None:
+    """The setting that a row is held against."""
+    if UNBIASED in name:
+        return name.replace(UNBIASED, "")
+    pair, _, tables = name.partition("@")
+    if tables in ("moved", "fifth"):
+        return f"{pair}@f32"
+    return next((b for start, b in BASES if name.startswith(start) and b != name), None)
 
 
 def _word(low: float, high: float) -> str:

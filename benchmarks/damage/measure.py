@@ -33,7 +33,7 @@ from benchmarks.damage.settings import (
     name_of,
     table_folder,
 )
-from benchmarks.damage.trials import Trials
+from benchmarks.damage.trials import Evened, Trials
 from benchmarks.pool import spread
 from kakeya_fast.hf import load_tables
 from kakeya_fast.quality.models import Loaded, load_model
@@ -169,6 +169,8 @@ def _job(job: Job) -> tuple[str, list[dict[str, Any]]]:
 
 def _damage(row: Row) -> Damage:
     tables = _mine["tables"].get(row[2])
+    if "even:" in row[0] + row[1]:
+        return Evened(row[0], row[1], tables)
     if "trial" in row[0] + row[1]:
         return Trials(row[0], row[1], tables, _mine["trials"])
     return Damage(row[0], row[1], tables)

@@ -72,6 +72,12 @@ BOTH: tuple[Row, ...] = (
     ("query:b=2.5", "trellis:b=2", "moved"),
     ("query:b=3", "trellis:b=3", "moved"),
     ("query:b=4", "trellis:b=4", "moved"),
+    ("query:b=2", "trellis:b=1,gain=unbiased", "moved"),
+    ("query:b=2", "trellis:b=2,gain=unbiased", "moved"),
+    ("query:b=2.5", "trellis:b=2,gain=unbiased", "moved"),
+    ("query:b=3", "trellis:b=2,gain=unbiased", "moved"),
+    ("query:b=3", "trellis:b=3,gain=unbiased", "moved"),
+    ("query:b=4", "trellis:b=4,gain=unbiased", "moved"),
 )
 KEYS: tuple[Row, ...] = (
     ("scalar:b=2", "raw", ""),
@@ -92,7 +98,11 @@ KEYS: tuple[Row, ...] = (
     ("query:b=3,f=1", "raw", "f1"),
     ("query:b=2,f=1048576", "raw", "absolute"),
 )
-VALUES: tuple[Row, ...] = (("raw", "scalar:b=2", ""), ("raw", "trellis:b=2", ""))
+VALUES: tuple[Row, ...] = (
+    ("raw", "scalar:b=2", ""),
+    ("raw", "trellis:b=2", ""),
+    ("raw", "trellis:b=2,gain=unbiased", ""),
+)
 # Tables by frames and by one frame for all positions, at long contexts.
 FAR: tuple[Row, ...] = (
     ("query:b=2", "raw", "moved"),
@@ -115,11 +125,24 @@ BOOKS: tuple[Row, ...] = (
     ("query:b=2,f=512", "raw", "f512"),
     ("query:b=2,f=2048", "raw", "f2048"),
 )
-# Choices of tables, on a text of neither the calibration nor the results.
+# Choices, on a text of neither the calibration nor the results.
 LEARNED: tuple[Row, ...] = (
     *((f"query:b={b}", "raw", t) for b in (2, 3) for t in ("f32", "ridge1", "moved", "fifth")),
     ("raw", "trellis:b=2", ""),
     ("raw", "trial:looked=yes,metric=no", ""),
+    ("raw", "trellis:b=2,gain=unbiased", ""),
+    ("raw", "trellis:b=1", ""),
+    ("raw", "trellis:b=1,gain=unbiased", ""),
+    ("raw", "trellis:b=3", ""),
+    ("raw", "trellis:b=3,gain=unbiased", ""),
+    ("raw", "scalar:b=2", ""),
+    ("raw", "even:scalar:b=2", ""),
+    ("trellis:b=2", "raw", ""),
+    ("trellis:b=2,gain=unbiased", "raw", ""),
+    ("trial:looked=yes,looking=yes", "raw", ""),
+    ("trial:looked=yes,looking=yes,even=yes", "raw", ""),
+    ("trial:b=3,looked=yes,looking=yes", "raw", ""),
+    ("trial:b=3,looked=yes,looking=yes,even=yes", "raw", ""),
 )
 
 

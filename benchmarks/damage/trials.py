@@ -23,7 +23,7 @@ from kakeya_fast.hf.rope import Spread, turned_moments
 from kakeya_fast.torch_ops.walk import Walk
 from kakeya_ref.tables import band_savings, lloyd_max
 
-FLOOR, RIDGE, CAP, WALKED = 1e-9, 1e-2, 7, 3
+FLOOR, RIDGE, CAP, WALKED, TINY = 1e-9, 1e-2, 7, 3, 1e-30
 # Bits from which a component raises its token's gain rather than leave its table.
 REACHED = 4
 # Decibels above the bound of trellis codes of 1, 2, 3 and more bits.
@@ -58,6 +58,9 @@ class Trial:
         bytes, one a band and sequence, are not counted.
     looked, looking : bool
         Whether tokens count by the attention they get, and queries by what they give.
+    even : bool
+        Whether numbers of bands of so many bits come back as long, along themselves, as they were:
+        a number of each width, which a table of values would hold.
     """
 
     b: float = 2.0
@@ -71,6 +74,7 @@ class Trial:
     adapt: int = 0
     looked: bool = False
     looking: bool = False
+    even: bool = False
 
     @staticmethod
     def parse(text: str) -> Trial:
@@ -78,7 +82,7 @@ class Trial:
         given = dict(x.split("=") for x in text.partition(":")[2].split(",") if x)
         whole = dict.fromkeys(("band", "gain", "steps", "adapt"), int)
         kinds = whole | {"b": float, "quantiser": str, "shrink": float}
-        flags = {"metric", "turn", "looked", "looking"}
+        flags = {"metric", "turn", "looked", "looking", "even"}
         return Trial(**{k: v == "yes" if k in flags else kinds[k](v) for k, v in given.items()})
 
     def bits(self, size: int) -> float:
@@ -138,7 +142,13 @@ class Bands:
             rest = z[:, self.wide :].contiguous()
             parts = rest.split(1 << 14)
             back += [torch.cat([self.walk.values(self.walk.search(p).long()) for p in parts])]
-        return (torch.cat(back, 1) * gain * own) @ self.basis + self.mean
+        values = torch.cat(back, 1)
+        if self.trial.even:
+            for bits in set(self.width):
+                some = torch.tensor(self.width, device=z.device) == bits
+                kept, coded = z[:, : len(some)][:, some], values[:, some]
+                values[:, some] *= kept.square().sum() / (kept * coded).sum().clamp(min=TINY)
+        return (values * gain * own) @ self.basis + self.mean
 
     def _own(self, y: Tensor) -> Tensor:
         """Spread of each component in the first tokens of ``y`` over that of the table, (n,)."""
@@ -194,6 +204,25 @@ class Trials(Damage):
         self.elements[stream] += x.numel()
         self.nbytes[stream] += round(x.numel() * trial.bits(x.shape[3]) / 8)
         return torch.stack([one.coded(x[0, h]) for h, one in enumerate(heads)])[None]
+
+
+class Evened(Damage):
+    """Codecs named ``even:CODEC``: vectors come back as long, along themselves, as they were.
+
+    As by ``gain=unbiased``, in steps of a scale byte; no byte more.
+    """
+
+    def keys(self, layer: int, k: Tensor) -> Tensor:
+        return self._coded("k", self.k, k, None)
+
+    def _coded(self, stream: str, codec: str, x: Tensor, tables: Any) -> Tensor:
+        name = codec.removeprefix("even:")
+        out = super()._coded(stream, name, x, tables)
+        if name == codec:
+            return out
+        along = (x * out).sum(-1, keepdim=True).clamp(min=TINY)
+        longer = x.square().sum(-1, keepdim=True) / along
+        return out * _stepped(longer.clamp(0.5, 2.0), 8)
 
 
 class Known:

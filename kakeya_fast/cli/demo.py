@@ -20,7 +20,7 @@ SETTINGS = (
     "scalar:b=3",
 )
 # Keys of these need tables, which the demo makes first.
-CALIBRATED = ("query:b=3/trellis:b=3", "query:b=2/trellis:b=2")
+CALIBRATED = ("query:b=3/trellis:b=3,gain=unbiased", "query:b=2/trellis:b=2,gain=unbiased")
 SHOWN = "scalar:b=3", CALIBRATED[0]
 CHUNK = 512
 # Tokens of a passage that tables are made from.

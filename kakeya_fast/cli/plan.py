@@ -45,6 +45,8 @@ def plan(
     from kakeya_fast.quality.planning import (
         CANDIDATES,
         RATES,
+        VALUE_RATES,
+        VALUES,
         describe,
         key_codecs,
         layer_shapes,
@@ -56,8 +58,8 @@ def plan(
 
     loaded, source, options = load_model(model, device=device), load_text(text), Options()
     keys, keys_at = key_codecs(str(tables)) if tables else (CANDIDATES, RATES)
-    rates = {"k": k_at or keys_at, "v": v_at or RATES}
-    candidates, shapes = {"k": k or keys, "v": v or CANDIDATES}, layer_shapes(loaded)
+    rates = {"k": k_at or keys_at, "v": v_at or VALUE_RATES}
+    candidates, shapes = {"k": k or keys, "v": v or VALUES}, layer_shapes(loaded)
     check_budget(bits, least_bits(shapes, candidates))  # measuring may take hours
     number = -(-len(shapes) // together) * sum(map(len, rates.values()))
     with bar() as progress:

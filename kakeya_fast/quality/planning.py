@@ -26,6 +26,10 @@ from kakeya_fast.quality.texts import Text
 
 CANDIDATES = tuple(f"trellis:b={b}" for b in range(1, 7))
 RATES = ("trellis", "trellis:b=4")
+# Of values, whose errors fade in a mean over tokens if they are not all of one sign.
+VALUES, VALUE_RATES = (
+    tuple(f"{c},gain=unbiased" for c in cs) for cs in (CANDIDATES, ("trellis:b=1", "trellis:b=3"))
+)
 # Bits of keys with calibrated tables: a table spends its first bits where they bring most, so the
 # damage does not fall alike from bit to bit. Up to 4 bits in steps of about a quarter.
 KEY_BITS = (*(f"{n}{part}" for n in (1, 2, 3) for part in ("", ".3", ".5", ".8")), "4", "5")

@@ -205,7 +205,7 @@ def test_demo_generates_and_writes_its_files(tiny, tmp_path):
     assert screen.exit_code == 0, screen.output
     assert "uncompressed goes on" in screen.stdout
     assert "scalar:b=3" in screen.stdout
-    assert "query:b=3/trellis:b=3" in screen.stdout
+    assert "query:b=3/trellis:b=3,gain=unbiased" in screen.stdout
     assert (out / "tables.safetensors").exists()
 
 
