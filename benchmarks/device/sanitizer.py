@@ -23,6 +23,7 @@ CASES = (
     ("scalar:b=7", 96),
     ("trellis", 128),
     ("trellis:b=3", 40),
+    ("trellis:gain=unbiased", 64),
     ("trellis", 576),
     ("query", 128),
     ("query:b=6", 40),

@@ -30,7 +30,7 @@ CODECS = (
     "scalar:b=3",
     "scalar:b=8",
     "trellis",
-    "trellis:b=4",
+    "trellis:b=4,gain=unbiased",
     "query",
     "d4",
     "e8",

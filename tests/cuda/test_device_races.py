@@ -94,7 +94,14 @@ def test_codecs_have_no_races(watch: Watch, codec: str, d: int, tokens: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("codec", "d"), [("scalar:b=3", 128), ("int:b=3,g=24", 80), ("trellis", 64), ("query:b=3", 64)]
+    ("codec", "d"),
+    [
+        ("scalar:b=3", 128),
+        ("int:b=3,g=24", 80),
+        ("trellis", 64),
+        ("trellis:gain=unbiased", 96),
+        ("query:b=3", 64),
+    ],
 )
 def test_codecs_miss_the_barrier_of_a_warp(watch: Watch, codec: str, d: int) -> None:
     found, seen, first = watch(code(codec, d, 16), WARP_BARRIERS)

@@ -25,6 +25,7 @@ CODECS = [
     "trellis",
     "trellis:b=1,seed=0",
     "trellis:b=5",
+    "trellis:b=1,gain=unbiased",
     *(f"scalar:b={b},seed={b % 3}" for b in range(1, 9)),
     *(f"{c}:q={q}" for c in ("d4", "e8") for q in (1, 2, 7, 10, 63, 110)),
 ]

@@ -25,6 +25,8 @@ LAYOUTS = [
     ("trellis:b=1,seed=0", 8, 32),
     ("trellis:b=3", 1016, 16),
     ("trellis:b=8,seed=7", 24, 48),
+    ("trellis:b=1,gain=unbiased", 8, 32),
+    ("trellis:gain=unbiased", 96, 16),
     ("d4:q=110", 24, 16),
     ("e8:q=7", 80, 48),
     ("e8:q=110", 576, 16),

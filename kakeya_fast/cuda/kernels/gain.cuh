@@ -22,6 +22,14 @@ KAKEYA_FN Lane<u32> count_below(const u32* bounds, const Lane<float>& g, int fro
   return cast<u32>(sure) + select<u32>(g > next, 1u, 0u) + select<u32>(g > after, 1u, 0u);
 }
 
+/// The sum of squares of a vector's numbers.
+KAKEYA_FN Lane<float> squares_of(Plan p, const Team& t, const Lane<float>* z, u8* scratch) {
+  Lane<float> squares[8 * SLABS];
+  KAKEYA_UNROLL
+  for (int i = 0; i < 8 * slabs(p); ++i) squares[i] = mul(z[i], z[i]);
+  return halving_sum(p, t, squares, scratch);
+}
+
 // A rotated vector, ready to be quantised.
 struct Scaled {
   Lane<u32> byte;     // 0 for a vector that is refused
@@ -36,10 +44,7 @@ KAKEYA_FN Scaled analyse(Plan p, const Team& t, const Places& from, int turn,
                          Lane<float>* x) {
   const Lane<int> token = token_of(p, t, turn);
   read_rotated(p, t, from, turn, rotation, x);
-  Lane<float> squares[8 * SLABS];
-  KAKEYA_UNROLL
-  for (int i = 0; i < 8 * slabs(p); ++i) squares[i] = mul(x[i], x[i]);
-  const Lane<float> sum = halving_sum(p, t, squares, scratch);
+  const Lane<float> sum = squares_of(p, t, x, scratch);
   const Lane<float> gain =
       root(one_block(p) ? mul(sum, 1.0f / p.D) : div(sum, static_cast<float>(p.D)));
   const u32* bounds = table + BOUNDS;
@@ -64,18 +69,12 @@ KAKEYA_FN Scaled analyse(Plan p, const Team& t, const Places& from, int turn,
 
 /// The scale byte under which a vector comes back as long, along itself, as it was.
 ///
-/// `z` are its numbers under `byte`, `found` the values of their codes; both are used up.
+/// `squares` are those of its numbers under `byte`; `along` is the sum of their products with the
+/// values of their codes.
 ///
 /// Rule: trellis.gain.unbiased
-KAKEYA_FN Lane<u32> unbiased(Plan p, const Team& t, const u32* table, u8* scratch,
-                             const Lane<u32>& byte, Lane<float>* z, Lane<float>* found) {
-  KAKEYA_UNROLL
-  for (int i = 0; i < 8 * slabs(p); ++i) {
-    found[i] = mul(z[i], found[i]);
-    z[i] = mul(z[i], z[i]);
-  }
-  const Lane<float> squares = halving_sum(p, t, z, scratch);
-  const Lane<float> along = halving_sum(p, t, found, scratch);
+KAKEYA_FN Lane<u32> unbiased(const u32* table, const Lane<u32>& byte, const Lane<float>& squares,
+                             const Lane<float>& along) {
   const Lane<bool> known = (byte > 0u) & (along > 0.0f);
   const Lane<float> size = real(lookup_global<u32>(table + BACKWARD, cast<i64>(byte), true));
   const Lane<float> gain = mul(size, div(squares, select<float>(known, along, 1.0f)));

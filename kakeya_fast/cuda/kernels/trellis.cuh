@@ -78,17 +78,20 @@ KAKEYA_FN void trellis_encode(Plan p, const Vectors& x, const u32* table, const 
     KAKEYA_UNROLL
     for (int i = 0; i < 8 * slabs(p); ++i) windows[i] = 0u;
     for (int k = 0; k < teams(p); ++k) search(p, values, walk, k, k * lanes(p), windows);
+    Lane<float> squares = 0.0f;
+    if (p.unbiased) squares = squares_of(p, t, y, scratch);
     Lane<u32> codes[2 * SLABS];
-    Lane<float> found[8 * SLABS];
     KAKEYA_UNROLL
     for (int i = 0; i < 8 * slabs(p); ++i) {
       const Lane<u32> label = label_of(windows[i]);
       const Lane<u32> pick = nearest(p, values, y[i], label).pick;
       const Lane<u32> code = select<u32>(v.byte == 0u, 0u, pick * 2u + (windows[i] & 1u));
       codes[i / 4] = i % 4 ? codes[i / 4] | code << u32(i % 4 * 8) : code;
-      if (p.unbiased) found[i] = lookup_global<float>(values, cast<i64>(pick * 16u + label), true);
+      // Of no use from here on but in the product.
+      y[i] = mul(y[i], lookup_global<float>(values, cast<i64>(pick * 16u + label), p.unbiased));
     }
-    const Lane<u32> byte = p.unbiased ? unbiased(p, t, table, scratch, v.byte, y, found) : v.byte;
+    Lane<u32> byte = v.byte;
+    if (p.unbiased) byte = unbiased(table, byte, squares, halving_sum(p, t, y, scratch));
     write_small<u8>(pages.data, t.body + cast<i64>(token), t.live & (t.lane == 0), byte);
     write_codes(p, t, codes, token, pages.data, p.P, scratch);
   }
