@@ -90,7 +90,9 @@ def check_tables(policies: Sequence[Policy], tables: KeyTables | None) -> None:
     """
     asked = [policy for policy in policies if policy.k.id == "query"]
     if any(policy.v.id == "query" for policy in policies):
-        raise UsageError("query.stream.keys", "query is for keys; values take trellis:gain=unbiased or scalar")
+        raise UsageError(
+            "query.stream.keys", "query is for keys; values take trellis:gain=unbiased or scalar"
+        )
     if not asked and tables is not None:
         raise UsageError(
             "query.tables.given", "tables are for keys of query, and none are asked for"
