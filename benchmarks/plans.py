@@ -128,9 +128,9 @@ def _units(jobs: Sequence[Job]) -> dict[str, list[float]]:
     for job in jobs:
         _, window, codecs = job
         ids = torch.tensor([window.ids], device=model.device)
-        if _mine["at"] != (len(window.ids), window.index):
+        if _mine["at"] != window.ids:  # texts count their passages from 0, each
             _mine["base"] = logits(model, ids, WARMUP, None).float().log_softmax(-1)
-            _mine["at"] = (len(window.ids), window.index)
+            _mine["at"] = window.ids
         damage = planned(codecs, _mine["tables"])
         each = compared(_mine["base"], logits(model, ids, WARMUP, damage), ids[0, WARMUP + 1 :])
         row = [*each[:, :2].mean(0).tolist(), len(each), damage.bits("k"), damage.bits("v")]

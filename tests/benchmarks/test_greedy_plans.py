@@ -44,6 +44,20 @@ def test_the_first_token_that_differs_is_counted():
     assert greedy.same([[1, 2, 3], [1, 9, 3], [9, 2, 3]], [[1, 2, 3]] * 3).tolist() == [3, 1, 0]
 
 
+def test_passages_of_two_texts_have_uncompressed_passes_of_their_own(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "WARMUP", 8)
+    bench = plans.Bench(small, tmp_path / "plans.json")
+    jobs = [
+        (f"exact@{text}", window, {})
+        for text in ("manual-a", "manual-b")
+        for window in bench.windows(text, 140, 1)
+    ]
+    assert len({job[1].index for job in jobs}) == 1
+    bench.measure(jobs, 1)
+    assert all(abs(unit[0]) < 1e-6 for unit in bench.data["units"].values())
+    assert len(bench.data["units"]) == 2
+
+
 def test_plans_are_made_and_compared(small, tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "RESULTS", tmp_path)
     monkeypatch.setattr(plans, "REPORTED_ON", "manual-b")
