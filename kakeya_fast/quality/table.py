@@ -62,7 +62,7 @@ def explicit(row: dict[str, Any]) -> str:
 
 def _explicit(text: str) -> str:
     codec = parse_codec(text)
-    quiet = QUIET.get(codec.id, ("seed=1", "axis=token"))
+    quiet = QUIET.get(codec.id, ("seed=1", "axis=token", "gain=rms"))
     rules = registry()["codecs"][codec.id].get("params", {})
     values = [f"{n}={spelled(rules[n], v)}" for n, v in codec.params]
     shown = [value for value in values if value not in quiet]
