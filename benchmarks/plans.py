@@ -269,8 +269,8 @@ def page(data: dict[str, Any]) -> str:
         "",
         f"Target: {TARGET} bits saved; {words.count('met')} of {len(words)} plans reach it. What "
         "limits a plan: what it expects, for the layers differ by no more (and `trellis` has whole "
-        "bits only); from there to what it saves, that layers coded together lose more than their "
-        "sum, most of all those of a plan, which picks what the probes measured too low.",
+        "bits only); from there to what it saves, that layers coded together lose more of their "
+        "sum by a plan than alike (*over its sum*): it picks what the probes measured too low.",
         "",
     ])  # fmt: skip
 
